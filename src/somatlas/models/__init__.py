@@ -1,0 +1,1 @@
+"""Language models: loading, chat formatting, the structure of the residual stream."""

@@ -1,0 +1,85 @@
+"""Residual-stream vectors of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from somatlas.errors import InputError
+from somatlas.models.language_model import LanguageModel
+from somatlas.progress import Advance, ignore
+
+
+class _DeepestLayerError(Exception):
+    """Raised by the highest block that is read: nothing above it is computed."""
+
+
+@torch.no_grad()
+def represent(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    layers: Sequence[int],
+    *,
+    batch_size: int,
+    advance: Advance = ignore,
+) -> Tensor:
+    """(n, len(layers), d) float32, on the CPU: the residual stream at each prompt's last token.
+
+    Layer l is the output of decoder block l, before any final norm, at the last token of the
+    chat-formatted prompt. Hooks keep these vectors alone: no output head, no other position, no
+    block above the highest layer asked. `advance` is told the number of prompts done.
+
+    Raises InputError for a layer out of range, or NaN or infinite values.
+    """
+    check_layers(lm, layers)
+    vectors = torch.empty(len(prompts), len(layers), lm.d_model)
+    rows: list[int] = []
+
+    def reader(place: int, deepest: bool) -> Callable[[nn.Module, Any, Any], None]:
+        def read(_module: nn.Module, _args: Any, output: Any) -> None:
+            stream = output[0] if isinstance(output, tuple) else output
+            vectors[rows, place] = stream[:, -1].float().cpu()
+            if deepest:
+                raise _DeepestLayerError
+
+        return read
+
+    handles = [
+        lm.structure.blocks[layer].register_forward_hook(reader(place, layer == max(layers)))
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        for batch_rows, batch in lm.batches(prompts, batch_size):
+            rows[:] = batch_rows
+            with suppress(_DeepestLayerError):
+                lm.model.get_decoder()(**lm.decoder_inputs(batch))
+            advance(len(batch_rows))
+    finally:
+        for handle in handles:
+            handle.remove()
+    check_finite(vectors, layers)
+    return vectors
+
+
+def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
+    """Raise InputError where a layer is not one of the model's."""
+    for layer in layers:
+        if not 0 <= layer < lm.n_layers:
+            raise InputError(
+                f"layer {layer} is out of range: {lm.name} has layers 0 to {lm.n_layers - 1}"
+            )
+
+
+def check_finite(vectors: Tensor, layers: Sequence[int]) -> None:
+    """Raise InputError naming the first layer of vectors (n, L, d) with NaN or infinite values."""
+    finite = vectors.isfinite().all(dim=-1)
+    for place, layer in enumerate(layers):
+        if bad := int((~finite[:, place]).sum()):
+            raise InputError(
+                f"{bad} of {len(vectors)} representations at layer {layer} hold NaN or infinite "
+                "values: try --dtype float32 or bfloat16"
+            )

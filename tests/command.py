@@ -1,0 +1,55 @@
+"""The command as a user runs it, and a run small enough for a test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from somatlas.cli import main
+
+# Flags of a run that takes a second, by the stage they belong to.
+SMALL_STAGES = {
+    "represent": ("--train-prompts", "24"),
+    "layers": ("--refusal-tokens", "10,20", "--layer-prompts", "4"),
+    "map": ("--grid", "2x3", "--iterations", "300"),
+    "search": ("--trials", "4", "--k", "2", "--val-prompts", "4", "--search-tokens", "6"),
+    "ablate": ("--test-prompts", "6", "--test-tokens", "6"),
+    "judge": (),
+}
+SMALL = tuple(flag for flags in SMALL_STAGES.values() for flag in flags)
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """Calls the command in this process and catches what it prints."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self.patch, self.capture = patch, capture
+
+    def __call__(self, *arguments: str | Path) -> Result:
+        self.patch.setattr(sys, "argv", ["somatlas", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = self.capture.readouterr()
+        return Result(code, out, err)
+
+    def fails(self, *arguments: str | Path) -> str:
+        """The one sentence of a command that must end with exit code 2."""
+        code, _, err = self(*arguments)
+        assert code == 2, err
+        lines = [line for line in err.splitlines() if line.startswith("somatlas: ")]
+        assert len(lines) == 1, err
+        assert err.splitlines()[-1] == lines[0]
+        assert "Traceback" not in err
+        return lines[0]
