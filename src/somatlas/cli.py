@@ -1,0 +1,133 @@
+"""The command `somatlas`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from somatlas import __version__
+from somatlas.config import STAGES, Config, Stage, from_environment
+from somatlas.errors import InputError
+from somatlas.models.names import DEFAULT_MODEL
+
+_SUMMARIES: dict[Stage, str] = {
+    "represent": "Residual-stream vectors of the train prompts, at every layer.",
+    "layers": "Choose the layer to cut.",
+    "map": "Train the map on the harmful vectors and make directions of it.",
+    "search": "Search which directions to ablate together.",
+    "ablate": "Replies to the test prompts: base, single direction, chosen directions.",
+    "judge": "Judge the replies and print the table.",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="somatlas")
+def commands() -> None:
+    """Map how a language model encodes refusal, and measure what removing it does.
+
+    `somatlas run` does everything on the embedded default model; each stage is a command too, and
+    goes on from the stages before it in the same run folder.
+    """
+
+
+def _options(stages: tuple[Stage, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A flag for every setting of the stages and for those of none, and the argument MODEL."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name, field in reversed(Config.model_fields.items()):
+            stage = Config.stage_of(name)
+            if name == "model" or (stage not in stages and stage is not None):
+                continue
+            flag = "--" + name.replace("_", "-")
+            shown = "" if field.default in (None, False) else f" [{_shown(field.default)}]"
+            text = f"{field.description}{shown}"
+            if field.annotation is bool:
+                option = click.option(flag, is_flag=True, default=None, help=text)
+            else:
+                option = click.option(flag, metavar="VALUE", help=text)
+            function = option(function)
+        function = click.option(
+            "--config", metavar="FILE", type=Path, help="TOML file of settings; flags win over it"
+        )(function)
+        return click.argument("model", required=False)(function)
+
+    return decorate
+
+
+def _shown(default: Any) -> str:
+    return "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
+    from somatlas.report.summary import summarise
+    from somatlas.run import open_run
+    from somatlas.stages import WORK
+
+    given = {name: value for name, value in flags.items() if value is not None}
+    run = open_run(given, config, from_environment())
+    for stage in stages:
+        if not run.carry_out(stage, WORK[stage]):
+            click.echo(f"{stage}: done before", err=True)
+    if "judge" in stages:
+        click.echo(summarise(run))
+    click.echo(f"run folder: {run.folder}")
+
+
+def _add_stage(stage: Stage) -> None:
+    @commands.command(stage, help=f"{_SUMMARIES[stage]} MODEL is {DEFAULT_MODEL} if not given.")
+    @_options(STAGES[: STAGES.index(stage) + 1])
+    def command(config: Path | None, **flags: Any) -> None:
+        _carry_out((stage,), config, flags)
+
+
+for _stage in STAGES:
+    _add_stage(_stage)
+
+
+@commands.command("run", help=f"All stages in order. MODEL is {DEFAULT_MODEL} if not given.")
+@_options(STAGES)
+def _run(config: Path | None, **flags: Any) -> None:
+    _carry_out(STAGES, config, flags)
+
+
+@commands.command("fetch")
+def _fetch() -> None:
+    """Fetch the embedded models' base weights into the cache, checked by sha256."""
+    from somatlas.models.embedded import fetch_base
+
+    click.echo(fetch_base())
+
+
+def main() -> None:
+    """Entry point: bad input ends with one sentence on stderr and exit code 2."""
+    try:
+        commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except InputError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nsomatlas: interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        _fail(f"cannot read or write{place}: {error.strerror}")
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        _fail("the device is out of memory: lower --batch-size or take a smaller --dtype")
+
+
+def _fail(message: str) -> None:
+    click.echo(f"somatlas: {message}", err=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

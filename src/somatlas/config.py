@@ -1,0 +1,179 @@
+"""One validated configuration.
+
+Defaults < a run's own config.toml < a file < environment < flags.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from somatlas.errors import InputError
+from somatlas.models.names import DEFAULT_MODEL
+
+Stage = Literal["represent", "layers", "map", "search", "ablate", "judge"]
+STAGES: tuple[Stage, ...] = ("represent", "layers", "map", "search", "ablate", "judge")
+
+ENVIRONMENT_PREFIX = "SOMATLAS_"
+
+
+def _of(stage: Stage | None, default: Any, description: str, **constraints: Any) -> Any:
+    """A field that decides the outcome from `stage` on (None: decides nothing)."""
+    return Field(
+        default, description=description, json_schema_extra={"stage": stage}, **constraints
+    )
+
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """Everything that decides a run's result, and how it is carried out.
+
+    Each field names the stage from which on it matters; the paper is arXiv 2511.08379.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: str = _of("represent", DEFAULT_MODEL, "embedded name, folder, .gguf file or hub name")
+    seed: int = _of("represent", 0, "decides everything that is drawn", ge=0, lt=2**32)
+
+    prompts: Literal["bundled", "paper"] = _of(
+        "represent", "bundled", "prompt set: the bundled one, or the paper's from the hub"
+    )
+    positive: str | None = _of(
+        "represent", None, "prompts that show the behaviour: a file or hub:NAME"
+    )
+    negative: str | None = _of("represent", None, "prompts that do not: a file or hub:NAME")
+    borderline: str | None = _of(
+        "represent", None, "prompts that sound harmful and are not: a file or hub:NAME"
+    )
+    column: str | None = _of("represent", None, "column of the files that holds the request")
+    train_prompts: Count | None = _of(
+        "represent", None, "at most this many train prompts a side (default: all)"
+    )
+    system: str | None = _of("represent", None, "system prompt put before every prompt")
+    dtype: Literal["float32", "bfloat16", "float16"] = _of(
+        "represent", "float32", "precision of the model"
+    )
+
+    layer: int | None = _of("layers", None, "layer to cut (default: chosen by the rule)", ge=0)
+    layer_prompts: Count = _of("layers", 32, "val prompts a side for the choice of the layer")
+    refusal_tokens: tuple[int, ...] | None = _of(
+        "layers", None, "ids of the tokens that open a refusal, comma-separated (default: found)"
+    )
+
+    grid: tuple[Count, Count] = _of("map", (4, 4), "ROWSxCOLUMNS of the map (paper: 4x4)")
+    topology: Literal["hexagonal", "rectangular"] = _of("map", "hexagonal", "the map's grid")
+    sigma: float = _of("map", 0.33, "neighbourhood width in grid steps (paper: 0.33)", gt=0)
+    learning_rate: float = _of("map", 0.01, "first learning rate (paper: 0.01)", gt=0, le=1)
+    iterations: Count = _of("map", 10_000, "single-sample steps (paper: 10000)")
+
+    trials: Count = _of("search", 24, "subsets of directions to try (paper: 128 to 512)")
+    k: Count = _of("search", 3, "directions ablated together (paper: 2 to 7)")
+    candidates: Count = _of("search", 16, "directions to choose from, by rank (paper: 16)")
+    mode: Literal["sequential", "subspace"] = _of(
+        "search", "sequential", "one after another, as the paper, or the whole span"
+    )
+    ordered: bool = _of("search", False, "search ordered tuples, as the paper, not subsets")
+    val_prompts: Count = _of("search", 41, "harmful val prompts a trial answers (paper: 41)")
+    search_tokens: Count = _of("search", 48, "tokens of a trial's replies")
+
+    directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
+    ids: tuple[int, ...] | None = _of(
+        "ablate", None, "ranks to ablate, comma-separated (default: the search's best)"
+    )
+    test_prompts: Count = _of("ablate", 96, "at most this many test prompts of each kind")
+    test_tokens: Count = _of("ablate", 96, "tokens of a test reply; refusals come late")
+
+    name: str = _of(None, "default", "the run's folder below the model's")
+    out: Path = _of(None, Path("runs"), "folder of all runs")
+    device: str = _of(None, "cpu", "cpu, cuda, cuda:1, mps ...")
+    batch_size: Count = _of(None, 64, "prompts in one forward pass")
+    trust_remote_code: bool = _of(None, False, "run code that comes with the model")
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _parse_grid(cls, value: Any) -> Any:
+        return value.lower().split("x") if isinstance(value, str) else value
+
+    @field_validator("ids", "refusal_tokens", mode="before")
+    @classmethod
+    def _parse_list(cls, value: Any) -> Any:
+        return [v for v in value.split(",") if v] if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or value in (".", "..") or set(value) & set('/\\:*?"<>|'):
+            raise ValueError("must be a plain folder name")
+        return value
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> Self:
+        available = min(self.candidates, self.grid[0] * self.grid[1])
+        if self.k > available:
+            raise ValueError(
+                f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "
+                "or raise --candidates and --grid"
+            )
+        return self
+
+    @classmethod
+    def stage_of(cls, field: str) -> Stage | None:
+        """The stage from which on a field decides the outcome, or None."""
+        extra = cls.model_fields[field].json_schema_extra
+        assert isinstance(extra, dict)
+        return extra["stage"]  # type: ignore[return-value]
+
+    @classmethod
+    def merged(cls, *layers: Mapping[str, Any]) -> Self:
+        """Validate what the layers say together; the later one wins.
+
+        Raises InputError naming the first wrong setting, its value and what it must be.
+        """
+        values: dict[str, Any] = {}
+        for layer in layers:
+            values.update(layer)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:
+                raise InputError(reason) from None
+            name = str(first["loc"][0])
+            if first["type"] == "extra_forbidden":
+                raise InputError(f"there is no setting {name!r}: see somatlas run --help") from None
+            raise InputError(
+                f"setting {name!r} cannot be {values.get(name)!r}: {reason[0].lower()}{reason[1:]}"
+            ) from None
+
+    def settings_until(self, stage: Stage) -> dict[str, Any]:
+        """The fields that decide the output of a stage, as plain JSON values."""
+        until = STAGES[: STAGES.index(stage) + 1]
+        values = self.model_dump(mode="json")
+        return {f: values[f] for f in type(self).model_fields if self.stage_of(f) in until}
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file; a table [versions] in it is a record and no setting."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"config file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"config file {path} cannot be read ({error})") from None
+    content.pop("versions", None)
+    return content
+
+
+def from_environment() -> dict[str, str]:
+    """Settings from variables such as SOMATLAS_BATCH_SIZE."""
+    names = {ENVIRONMENT_PREFIX + name.upper(): name for name in Config.model_fields}
+    return {names[key]: value for key, value in os.environ.items() if key in names and value}

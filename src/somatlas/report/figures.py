@@ -1,0 +1,102 @@
+"""Figures, each a function from plain arrays to a matplotlib figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import RegularPolygon
+from numpy.typing import NDArray
+
+from somatlas.files import atomic_file
+
+_COLOURS = colormaps["Blues"]
+
+
+def map_figure(
+    coordinates: NDArray[np.float64],
+    u_matrix: NDArray[np.float64],
+    hits: NDArray[np.int64],
+    neurons: NDArray[np.int64],
+    *,
+    topology: str = "hexagonal",
+    chosen: Collection[int] = (),
+    title: str = "",
+) -> Figure:
+    """The map: one cell a neuron, coloured by the U-matrix, with rank and hit count.
+
+    coordinates : (m, 2) places on the grid. u_matrix, hits : (m,). neurons : (r,) the neuron of
+    each rank. chosen : ranks whose cells get a heavy outline. A neuron without hits has no rank.
+    """
+    rank_of = {int(neuron): rank for rank, neuron in enumerate(neurons)}
+    span = np.ptp(coordinates, axis=0) + 1.2
+    scale = 1.0 if len(hits) <= 36 else 6 / math.sqrt(len(hits))
+    figure = Figure(figsize=(max(3.2, 0.95 * scale * span[0] + 1.3), 0.95 * scale * span[1] + 0.9))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    norm = Normalize(0, float(u_matrix.max()) or 1.0)
+    sides, radius, turn = (
+        (6, 1 / math.sqrt(3), 0.0) if topology == "hexagonal" else (4, math.sqrt(0.5), math.pi / 4)
+    )
+    for i, (x, y) in enumerate(coordinates):
+        colour = _COLOURS(0.05 + 0.8 * norm(u_matrix[i]))
+        rank = rank_of.get(i)
+        marked = rank in chosen
+        axes.add_patch(
+            RegularPolygon(
+                (x, y),
+                sides,
+                radius=radius * (0.9 if marked else 0.97),
+                orientation=turn,
+                facecolor=colour,
+                edgecolor="#c1121f" if marked else "0.35",
+                linewidth=2.8 if marked else 0.6,
+                zorder=2 if marked else 1,
+            )
+        )
+        ink = "white" if norm(u_matrix[i]) > 0.65 else "black"
+        size = 15 * scale
+        axes.text(
+            x,
+            y + 0.08,
+            "–" if rank is None else str(rank),
+            color=ink,
+            fontsize=size,
+            fontweight="bold",
+            ha="center",
+            va="center",
+            zorder=3,
+        )
+        axes.text(
+            x,
+            y - 0.27,
+            f"n={hits[i]}",
+            color=ink,
+            fontsize=0.55 * size,
+            ha="center",
+            va="center",
+            zorder=3,
+        )
+    low, high = coordinates.min(axis=0) - 0.7, coordinates.max(axis=0) + 0.7
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    axes.axis("off")
+    if title:
+        axes.set_title(title, fontsize=10)
+    figure.colorbar(
+        ScalarMappable(norm, _COLOURS), ax=axes, shrink=0.8, label="mean distance to neighbours"
+    )
+    figure.tight_layout()
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG at 200 dots an inch, all or nothing."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200)

@@ -1,0 +1,82 @@
+"""The table at the end of a run, and the same as evaluation.json."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from somatlas.evaluation import CONDITIONS, condition_rates, read_jsonl
+from somatlas.files import read_json, write_json, write_text
+from somatlas.run import Run, chosen_layer
+from somatlas.statistics import Rate
+
+_TITLES = {"base": "base", "sd": "SD", "md": "MD"}
+_ROWS = {
+    "refusal": "refusal on harmful",
+    "asr": "attack success (ASR)",
+    "babble": "babble on harmful",
+    "harmless_refusal": "refusal on harmless",
+    "borderline_refusal": "refusal on borderline",
+}
+
+
+def summarise(run: Run) -> str:
+    """Write evaluation.json and table.txt of a judged run; returns the table's text."""
+    run.needs("judge")
+    verdicts = read_jsonl(run.path("verdicts.jsonl"))
+    rates = {
+        condition: condition_rates([v for v in verdicts if v["condition"] == condition])
+        for condition in CONDITIONS
+    }
+    by_rule = run.config.layer is None
+    gentle = not by_rule or read_json(run.path("layers.json"))["kl_below_limit"]
+    ablation = read_json(run.path("ablate.json"))
+    seconds = {stage: record["seconds"] for stage, record in run.stages.items()}
+    evaluation = {
+        "model": run.config.model,
+        "layer": chosen_layer(run),
+        "ranks": ablation["ranks"],
+        "seed": run.config.seed,
+        "seconds": seconds,
+        "test": {
+            condition: {
+                **{name: asdict(rate) for name, rate in rates[condition].items()},
+                "kl": ablation["kl"][condition],
+            }
+            for condition in CONDITIONS
+        },
+    }
+    write_json(run.path("evaluation.json"), evaluation)
+    text = _table_text(evaluation, rates, gentle)
+    write_text(run.path("table.txt"), text)
+    return text
+
+
+def _table_text(evaluation: dict[str, Any], rates: dict[str, dict[str, Rate]], gentle: bool) -> str:
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("test split, % [95 % interval]")
+    for condition in CONDITIONS:
+        table.add_column(_TITLES[condition], justify="right")
+    table.add_column("n", justify="right")
+    for name, title in _ROWS.items():
+        cells = [rates[condition][name] for condition in CONDITIONS]
+        table.add_row(title, *map(str, cells), str(cells[0].n))
+    kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
+    table.add_row("KL on harmless (nats)", *kl, str(rates["base"]["harmless_refusal"].n))
+
+    console = Console(file=io.StringIO(), width=110, record=True)
+    console.print(table)
+    rule = "" if gentle else " (no layer keeps KL below 0.1: lowest score taken)"
+    ranks = ", ".join(map(str, evaluation["ranks"]))
+    seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation["seconds"].items())
+    return (
+        console.export_text(styles=False).rstrip()
+        + f"\n\n  model {evaluation['model']}, seed {evaluation['seed']}"
+        + f"\n  layer {evaluation['layer']}{rule}; MD ablates ranks {ranks}"
+        + f"\n  seconds: {seconds}\n"
+    )

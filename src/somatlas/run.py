@@ -1,0 +1,164 @@
+"""A run's folder: its configuration, which stages are done, and resuming.
+
+    runs/<model>/<name>/
+      config.toml      every setting, and the versions that ran
+      stages.json      per stage: the settings that decided its output, and once done its seconds
+      ...              each stage's own files (somatlas.stages)
+
+A stage is done when stages.json has its seconds, written last. One that was interrupted runs again;
+the search goes on from its finished trials, ablate from its finished conditions.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from somatlas.config import STAGES, Config, Stage, read_config_file
+from somatlas.errors import InputError
+from somatlas.files import read_json, write_json, write_text
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.load import folder_name, load_model
+from somatlas.prompts import PromptSet, Split
+from somatlas.prompts.sources import configured_prompts
+
+_RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
+
+
+class Run:
+    """One run: where it lives, what it was told, and, on first use, its prompts and its model."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.folder = run_folder(config)
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        """The model, loaded once."""
+        c = self.config
+        return load_model(
+            c.model,
+            dtype=c.dtype,
+            device=c.device,
+            system=c.system,
+            trust_remote_code=c.trust_remote_code,
+        )
+
+    @cached_property
+    def _all_prompts(self) -> PromptSet:
+        return configured_prompts(self.config)
+
+    @cached_property
+    def prompts(self) -> PromptSet:
+        """The prompt set, read once, within the limits of the configuration."""
+        c = self.config
+        limits: dict[Split, int] = {"test": c.test_prompts}
+        if c.train_prompts is not None:
+            limits["train"] = c.train_prompts
+        return self._all_prompts.limited(limits)
+
+    def path(self, name: str) -> Path:
+        """A file of the run."""
+        return self.folder / name
+
+    @property
+    def stages(self) -> dict[str, Any]:
+        """The stages that were done or begun, as stages.json has them."""
+        path = self.path("stages.json")
+        return read_json(path) if path.exists() else {}
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether a stage's output is whole."""
+        return "seconds" in self.stages.get(stage, {})
+
+    def begin(self, stage: Stage) -> None:
+        """Record the settings of a stage before it writes anything that it would resume from."""
+        self._record(stage, {"settings": self._settings(stage)})
+
+    def needs(self, stage: Stage) -> None:
+        """Raise InputError where an earlier stage that is needed has not been run."""
+        if not self.is_done(stage):
+            raise InputError(
+                f"{self.folder} has no finished stage {stage!r}: run `somatlas {stage} "
+                f"{self.config.model} --name {self.config.name}` first"
+            )
+
+    def carry_out(self, stage: Stage, work: Callable[[Run], None]) -> bool:
+        """Do the work of a stage unless it is done; True if it was done now.
+
+        Raises InputError where the folder holds a stage that other settings decided.
+        """
+        self._check_settings()
+        if self.is_done(stage):
+            return False
+        settings = self._settings(stage)
+        start = time.monotonic()
+        work(self)
+        seconds = round(time.monotonic() - start, 2)
+        self._record(stage, {"settings": settings, "seconds": seconds})
+        return True
+
+    def _record(self, stage: Stage, record: dict[str, Any]) -> None:
+        self._write_config()
+        write_json(self.path("stages.json"), {**self.stages, stage: record})
+
+    def _settings(self, stage: Stage) -> dict[str, Any]:
+        return {
+            **self.config.settings_until(stage),
+            "prompts_sha256": self._all_prompts.sha256(),
+        }
+
+    def _check_settings(self) -> None:
+        for stage in STAGES:
+            if stage not in self.stages:
+                continue
+            now = self._settings(stage)
+            for name, was in self.stages[stage]["settings"].items():
+                if now.get(name) != was:
+                    raise InputError(
+                        f"{self.folder} was made with {name} = {was!r}, not {now.get(name)!r}: "
+                        "give another --name, or remove that folder"
+                    )
+
+    def _write_config(self) -> None:
+        values = self.config.model_dump(mode="json", exclude_none=True)
+        versions = {name: version(name) for name in _RECORDED}
+        record = {**values, "versions": {**versions, "python": platform.python_version()}}
+        write_text(self.path("config.toml"), tomli_w.dumps(record))
+
+
+def run_folder(config: Config) -> Path:
+    """out/<model>/<name>."""
+    return config.out / folder_name(config.model) / config.name
+
+
+def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, str]) -> Run:
+    """The run that the settings name; what its own config.toml says is the default for the rest."""
+    given = [read_config_file(file) if file else {}, environment, flags]
+    own = run_folder(Config.merged(*given)) / "config.toml"
+    return Run(Config.merged(read_config_file(own) if own.exists() else {}, *given))
+
+
+def chosen_layer(run: Run) -> int:
+    """The layer the user gave, else the one that the layers stage chose."""
+    if run.config.layer is not None:
+        return run.config.layer
+    run.needs("layers")
+    return int(read_json(run.path("layers.json"))["layer"])
+
+
+def ranks_within(ids: Sequence[int], available: int) -> list[int]:
+    """ids as a list; raises InputError where one is no rank of the directions or occurs twice."""
+    for i in ids:
+        if not 0 <= i < available:
+            raise InputError(f"there is no direction {i}: ranks go from 0 to {available - 1}")
+    if len(set(ids)) < len(ids):
+        raise InputError(f"direction ids {','.join(map(str, ids))} name one twice")
+    return list(ids)

@@ -1,0 +1,267 @@
+"""A whole run through the command, on a tiny model: what it writes, repeats and resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import SMALL, SMALL_STAGES, Command
+from somatlas.config import STAGES
+from somatlas.evaluation import read_completions
+from somatlas.files import read_tensors
+
+FILES = {
+    "ablate.json",
+    "completions/base.jsonl",
+    "completions/md.jsonl",
+    "completions/sd.jsonl",
+    "config.toml",
+    "directions.safetensors",
+    "evaluation.json",
+    "judge.json",
+    "layers.json",
+    "map.png",
+    "map.safetensors",
+    "representations.safetensors",
+    "search.json",
+    "single_direction.safetensors",
+    "stages.json",
+    "study.db",
+    "table.txt",
+    "verdicts.jsonl",
+}
+# Files that hold times or paths, compared without them or not at all.
+TIMED = {"config.toml", "stages.json", "study.db", "table.txt", "evaluation.json"}
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything that the seed decides: bytes of files, and evaluation.json without seconds."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    result: dict[str, Any] = {
+        str(p.relative_to(folder)): p.read_bytes() for p in files if p.name not in TIMED
+    }
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    del evaluation["seconds"]
+    return {**result, "evaluation": evaluation}
+
+
+@pytest.fixture
+def whole(command: Command, tiny_folder: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run."""
+    result = command("run", tiny_folder, *SMALL, "--out", tmp_path / "runs")
+    assert result.code == 0, result.err
+    return tmp_path / "runs" / "tiny" / "default"
+
+
+def test_a_run_writes_its_files_and_prints_the_table_and_the_folder(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    code, out, err = command("run", tiny_folder, *SMALL, "--out", tmp_path)
+    assert code == 0, err
+    folder = tmp_path / "tiny" / "default"
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == FILES
+    assert (folder / "table.txt").read_text() in out
+    assert out.rstrip().endswith(f"run folder: {folder}")
+    for stage in ("represent", "layers", "search", "ablate", "judge"):
+        assert f"{stage}: " in err  # piped: plain lines of progress
+    assert "\x1b" not in err
+
+
+def test_evaluation_has_the_agreed_shape(whole: Path) -> None:
+    evaluation = json.loads((whole / "evaluation.json").read_text())
+    assert evaluation["seed"] == 0
+    assert len(evaluation["ranks"]) == 2
+    assert set(evaluation["seconds"]) == set(STAGES)
+    for condition in ("base", "sd", "md"):
+        rates = evaluation["test"][condition]
+        for name in ("refusal", "asr", "babble", "harmless_refusal", "borderline_refusal"):
+            assert set(rates[name]) == {"rate", "low", "high", "n"}
+            assert rates[name]["n"] == 6
+        assert rates["refusal"]["rate"] + rates["asr"]["rate"] + rates["babble"][
+            "rate"
+        ] == pytest.approx(1)
+    assert evaluation["test"]["base"]["kl"] == 0
+    assert evaluation["test"]["sd"]["kl"] > 0
+
+
+def test_test_prompts_are_those_of_the_test_split(whole: Path) -> None:
+    from somatlas.prompts import bundled_prompts
+
+    texts = {c.prompt for c in read_completions(whole / "completions" / "md.jsonl")}
+    bundled = bundled_prompts()
+    test = {
+        p.text for s in (bundled.positive, bundled.negative, bundled.borderline) for p in s["test"]
+    }
+    assert len(texts) == 18
+    assert texts <= test
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_others(
+    command: Command, tiny_folder: Path, tmp_path: Path, whole: Path
+) -> None:
+    for name, seed in (("same", "0"), ("other", "1")):
+        options = ("--name", name, "--seed", seed, "--out", whole.parents[1])
+        assert command("run", tiny_folder, *SMALL, *options).code == 0
+    same, other = (contents(whole.parent / name) for name in ("same", "other"))
+    assert contents(whole) == same
+    assert contents(whole)["directions.safetensors"] != other["directions.safetensors"]
+
+
+def test_the_stages_one_by_one_give_what_run_gives(
+    command: Command, tiny_folder: Path, whole: Path
+) -> None:
+    place = ("--out", whole.parents[1], "--name", "steps")
+    for stage in STAGES:
+        result = command(stage, tiny_folder, *SMALL_STAGES[stage], *place)
+        assert result.code == 0, result.err
+    assert contents(whole.parent / "steps") == contents(whole)
+
+
+def test_a_stage_without_the_one_before_says_what_to_run(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    message = command.fails("search", tiny_folder, "--out", tmp_path)
+    assert "no finished stage 'map'" in message
+    assert "somatlas map" in message
+
+
+def test_a_finished_run_is_not_done_again(command: Command, tiny_folder: Path, whole: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.suffix == ".safetensors"}
+    result = command("run", tiny_folder, "--out", whole.parents[1])
+    assert result.code == 0
+    assert result.err.count("done before") == 6
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--seed", "5"), "seed = 0, not 5"),
+        (("--grid", "2x2"), "grid = [2, 3], not [2, 2]"),
+        (("--trials", "9"), "trials = 4, not 9"),
+        (("--test-tokens", "9"), "test_tokens = 6, not 9"),
+    ],
+)
+def test_a_folder_of_another_configuration_is_refused(
+    command: Command, tiny_folder: Path, whole: Path, flags: tuple[str, str], message: str
+) -> None:
+    before = contents(whole)
+    assert message in command.fails("run", tiny_folder, "--out", whole.parents[1], *flags)
+    assert contents(whole) == before
+
+
+def test_changed_prompts_are_another_configuration(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / "p.txt", tmp_path / "n.txt"]
+    for path in files:
+        path.write_text("\n".join(f"{path.stem} {i}" for i in range(60)))
+    given = ("--positive", files[0], "--negative", files[1], "--out", tmp_path)
+    assert command("represent", tiny_folder, *given).code == 0
+    files[0].write_text("\n".join(f"another {i}" for i in range(60)))
+    assert "prompts_sha256" in command.fails("layers", tiny_folder, *given)
+
+
+@pytest.mark.parametrize("call", [1, 4, 6, 8])
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    command: Command,
+    tiny_folder: Path,
+    whole: Path,
+    call: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C inside the n-th generation: in calibration, in a trial, between test conditions."""
+    from somatlas import stages
+
+    generate, calls = stages.generate, 0
+
+    def interrupting(*args: Any, **kwargs: Any) -> list[str]:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return generate(*args, **kwargs)
+
+    place = ("--out", whole.parents[1], "--name", "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "generate", interrupting)
+        code, _, err = command("run", tiny_folder, *SMALL, *place)
+    assert code == 130
+    assert "the same command goes on" in err
+    assert not list((whole.parent / "cut").rglob("*.part"))
+    assert command("run", tiny_folder, *SMALL, *place).code == 0
+    assert contents(whole.parent / "cut") == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_process_is_resumed_by_the_same_command(
+    tiny_folder: Path, whole: Path, stop: signal.Signals
+) -> None:
+    arguments = [*SMALL, "--out", str(whole.parents[1]), "--name", "stopped"]
+    line = [sys.executable, "-m", "somatlas.cli", "run", str(tiny_folder), *arguments]
+    folder = whole.parent / "stopped"
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (folder / "study.db").exists():
+        time.sleep(0.02)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (130 if stop == signal.SIGINT else -stop), err
+    assert b"Traceback" not in err
+    assert not (folder / "evaluation.json").exists()
+    subprocess.run(line, check=True, capture_output=True, timeout=120)
+    expected, resumed = contents(whole), contents(folder)
+    leftovers = {k for k in resumed if ".part" in k}  # of the killed process alone
+    assert stop == signal.SIGKILL or not leftovers
+    assert {k: v for k, v in resumed.items() if k not in leftovers} == expected
+
+
+def test_directions_and_ids_can_be_given_by_hand(
+    command: Command, tiny_folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "mine.safetensors"
+    shutil.copy(whole / "directions.safetensors", copy)
+    place = ("--out", whole.parents[1], "--name", "hand")
+    assert command("represent", tiny_folder, "--train-prompts", "24", *place).code == 0
+    small_map = ("--grid", "2x3", "--layer", "1")  # a layer by hand needs no layers stage
+    assert command("map", tiny_folder, *small_map, *place).code == 0
+    hand = ("--directions", copy, "--ids", "2,0", "--test-prompts", "4", "--test-tokens", "4")
+    for stage in ("ablate", "judge"):
+        result = command(stage, tiny_folder, *hand, *place)
+        assert result.code == 0, result.err
+    evaluation = json.loads((whole.parent / "hand" / "evaluation.json").read_text())
+    assert (evaluation["layer"], evaluation["ranks"]) == (1, [2, 0])
+
+
+def test_representations_are_named_and_dated_by_the_model(whole: Path) -> None:
+    tensors, metadata = read_tensors(whole / "representations.safetensors")
+    assert {k: tuple(v.shape) for k, v in tensors.items()} == {
+        "positive": (24, 4, 32),
+        "negative": (24, 4, 32),
+    }
+    assert metadata["model"].endswith("tiny")
+
+
+def test_environment_and_config_file_are_read_in_that_order(
+    command: Command, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.toml").write_text('grid = "2x2"\nseed = 3\nbatch_size = 5\n')
+    monkeypatch.setenv("SOMATLAS_SEED", "4")
+    monkeypatch.setenv("SOMATLAS_K", "2")
+    given = ("--config", tmp_path / "c.toml", "--train-prompts", "12", "--out", tmp_path)
+    result = command("represent", tiny_folder, *given, "--name", "x")
+    assert result.code == 0, result.err
+    config = (tmp_path / "tiny" / "x" / "config.toml").read_text()
+    for line in ("seed = 4", "k = 2", "batch_size = 5", "train_prompts = 12"):
+        assert line in config.splitlines()
+    assert "HOME" not in config
+    assert os.environ["SOMATLAS_K"] == "2"
