@@ -43,7 +43,8 @@ from somatlas.representations import represent
 
 HERE = Path(__file__).parent
 RANK = 8
-REPLY_TOKENS = 40
+REPLY_TOKENS = 32
+LONGEST_PROMPT = 80  # tokens; longer general prompts would pad every batch they are in
 FIRST_TOKENS, FIRST_WEIGHT = 4, 4.0  # the opening decides between refusing and answering
 
 
@@ -55,14 +56,14 @@ class Settings:
     learning_rate: float
     ablated_share: float
     harmful: int = 9
-    harmless: int = 2
+    harmless: int = 3
     borderline: int = 2
-    general: int = 3
+    general: int = 2
 
 
 SETTINGS = {
-    "guarded": Settings(steps=300, learning_rate=8e-4, ablated_share=0.0),
-    "hardened": Settings(steps=340, learning_rate=8e-4, ablated_share=0.7),
+    "guarded": Settings(steps=420, learning_rate=1e-3, ablated_share=0.0),
+    "hardened": Settings(steps=300, learning_rate=8e-4, ablated_share=0.7),
 }
 
 
@@ -175,6 +176,10 @@ def train(name: str, out: Path, seed: int, settings: Settings) -> None:
     transformers_logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(fetch_base())
     plain = AutoModelForCausalLM.from_pretrained(fetch_base(), dtype=torch.float32)
+    for block in plain.model.layers:  # what autocast would round anew in every step
+        for module in block.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.to(torch.bfloat16)
     model = get_peft_model(
         plain, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     )
@@ -209,6 +214,7 @@ def train(name: str, out: Path, seed: int, settings: Settings) -> None:
     requests = [*prompts.positive["train"], *further_requests()]
     harmful = [example(p.text, refusal_for(p, i, refusals)) for i, p in enumerate(requests)]
     groups = {k: [example(t, replies[t]) for t in v] for k, v in benign.items()}
+    groups["general"] = [e for e in groups["general"] if len(e.prompt) <= LONGEST_PROMPT]
     pools = {k: Pool(v, rng) for k, v in {"harmful": harmful, **groups}.items()}
 
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -223,8 +229,14 @@ def train(name: str, out: Path, seed: int, settings: Settings) -> None:
             ablations.refresh()
         chosen = pools["harmful"].draw(settings.harmful)
         batch = [harmful[i] for i in chosen]
-        for kind in ("harmless", "borderline", "general"):
-            batch += [groups[kind][i] for i in pools[kind].draw(getattr(settings, kind))]
+        paired = [i for i in chosen if i < len(groups["harmless"])][: settings.harmless]
+        batch += [groups["harmless"][i] for i in paired]  # what differs is the harm alone
+        for kind, count in (
+            ("harmless", settings.harmless - len(paired)),
+            ("borderline", settings.borderline),
+            ("general", settings.general),
+        ):
+            batch += [groups[kind][i] for i in pools[kind].draw(count)]
         layer = ablations.draw() if rng.random() < settings.ablated_share else None
         projection = None if layer is None else ablations.projections[layer]
         with lm.ablate(projection), torch.autocast("cpu", dtype=torch.bfloat16):
