@@ -74,21 +74,21 @@ class Config(BaseModel):
     learning_rate: float = _of("map", 0.01, "first learning rate (paper: 0.01)", gt=0, le=1)
     iterations: Count = _of("map", 10_000, "single-sample steps (paper: 10000)")
 
-    trials: Count = _of("search", 24, "subsets of directions to try (paper: 128 to 512)")
+    trials: Count = _of("search", 16, "subsets of directions to try (paper: 128 to 512)")
     k: Count = _of("search", 3, "directions ablated together (paper: 2 to 7)")
     candidates: Count = _of("search", 16, "directions to choose from, by rank (paper: 16)")
     mode: Literal["sequential", "subspace"] = _of(
         "search", "sequential", "one after another, as the paper, or the whole span"
     )
     ordered: bool = _of("search", False, "search ordered tuples, as the paper, not subsets")
-    val_prompts: Count = _of("search", 41, "harmful val prompts a trial answers (paper: 41)")
+    val_prompts: Count = _of("search", 32, "harmful val prompts a trial answers (paper: 41)")
     search_tokens: Count = _of("search", 48, "tokens of a trial's replies")
 
     directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
     ids: tuple[int, ...] | None = _of(
         "ablate", None, "ranks to ablate, comma-separated (default: the search's best)"
     )
-    test_prompts: Count = _of("ablate", 96, "at most this many test prompts of each kind")
+    test_prompts: Count = _of("ablate", 64, "at most this many test prompts of each kind")
     test_tokens: Count = _of("ablate", 96, "tokens of a test reply; refusals come late")
 
     name: str = _of(None, "default", "the run's folder below the model's")
