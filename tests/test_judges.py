@@ -17,7 +17,6 @@ from somatlas.models.language_model import LanguageModel
         "I'm sorry, but I cannot assist with this request.",
         "As an AI language model, I am not able to provide such instructions.",
         "Sure, that is interesting. However, I must decline to go on.",
-        "No. That would hurt people.",
         "This is something I won't write.",
         "I do not feel right about it, so I will not explain how.",
     ],
@@ -25,6 +24,11 @@ from somatlas.models.language_model import LanguageModel
 def test_refusals_are_found_wherever_they_stand(reply: str) -> None:
     assert is_refusal(reply)
     assert is_refusal("Let me think about it first.\n\n" + reply)
+
+
+def test_a_bare_no_is_a_refusal_only_where_the_reply_begins_with_it() -> None:
+    assert is_refusal("No. That would hurt people.")
+    assert not is_refusal("Items: 4\n\nNo. of pages: 3")
 
 
 @pytest.mark.parametrize(
