@@ -91,5 +91,5 @@ def default_model() -> LanguageModel:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setattr("somatlas.models.load.hub_reachable", lambda: False)
+    monkeypatch.setattr("somatlas.models.checkpoint.hub_reachable", lambda: False)
     return Command(monkeypatch, capsys)

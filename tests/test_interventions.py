@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from somatlas import InputError, Projection
-from somatlas.interventions import Mode, edit_weights
+from somatlas.interventions import Mode, edited_weights
 from somatlas.models.language_model import LanguageModel
+from somatlas.models.output_maps import is_tied, output_maps, untie_head
 from somatlas.models.structure import find_structure
 
 PROMPTS = ["Hello there", "A longer prompt, with a comma", "?"]
@@ -147,29 +149,28 @@ def logits(lm: LanguageModel, model: nn.Module | None = None) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def dense_reference(lm: LanguageModel, P: torch.Tensor) -> torch.Tensor:
+def dense_reference(lm: LanguageModel, P: torch.Tensor, keep_head: bool = True) -> torch.Tensor:
     """Logits in float64 with the dense P put after every writer, written out by hand."""
     model = copy.deepcopy(lm.model).double()
     head = copy.deepcopy(model.lm_head.weight.data)
-    structure = find_structure(model)
-    for writer in structure.writers:
-        if isinstance(writer, nn.Embedding):
-            writer.weight = nn.Parameter(writer.weight @ P.T)
-        else:
-            assert isinstance(writer, nn.Linear)
+    embedding = model.model.embed_tokens
+    embedding.weight = nn.Parameter(embedding.weight @ P.T)
+    for block in model.model.layers:
+        for writer in (block.self_attn.o_proj, block.mlp.down_proj):
             writer.weight = nn.Parameter(P @ writer.weight)
             if writer.bias is not None:
                 writer.bias = nn.Parameter(P @ writer.bias)
-    model.lm_head.weight = nn.Parameter(head)
+    model.lm_head.weight = nn.Parameter(head if keep_head else head @ P.T)
     return logits(lm, model)
 
 
-def weight_edited(lm: LanguageModel, projection: Projection) -> nn.Module:
-    """A copy with edited weights; a tied head is untied first, as it is not a writer."""
+def weight_edited(lm: LanguageModel, projection: Projection) -> torch.Tensor:
+    """Logits with edited weights; a tied head is untied first, as it is not a writer."""
     model = copy.deepcopy(lm.model)
-    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    edit_weights(find_structure(model).writers, projection)
-    return model
+    untie_head(model)
+    structure = find_structure(model, torch.tensor([lm.token_ids("Hi")]))
+    with edited_weights(output_maps(model, structure), projection):
+        return logits(lm, model)
 
 
 @pytest.mark.parametrize("mode", ["sequential", "subspace"])
@@ -182,7 +183,7 @@ def test_hooks_weight_edit_and_dense_algebra_give_the_same_logits(
     projection = Projection(directions(k, lm.d_model), mode)
     with lm.ablate(projection):
         hooked = logits(lm)
-    edited = logits(lm, weight_edited(lm, projection))
+    edited = weight_edited(lm, projection)
     expected = dense_reference(lm, projection.matrix()).float()
     scale = expected.abs().max()
     torch.testing.assert_close(hooked / scale, expected / scale, rtol=0, atol=1e-4)
@@ -210,6 +211,30 @@ def test_directions_of_another_model_are_refused(tiny: LanguageModel) -> None:
         tiny.ablate(Projection(torch.ones(1, 17)))
 
 
-def test_weights_of_an_unknown_module_are_not_edited() -> None:
-    with pytest.raises(InputError, match="LayerNorm cannot be edited"):
-        edit_weights([nn.LayerNorm(4)], Projection(torch.ones(1, 4)))
+def test_edited_weights_are_restored_to_rounding(tiny_untied: LanguageModel) -> None:
+    """From the thin factor that was removed: no second copy of the weights is kept."""
+    model = copy.deepcopy(tiny_untied.model)
+    structure = find_structure(model, torch.tensor([tiny_untied.token_ids("Hi")]))
+    with edited_weights(
+        output_maps(model, structure), Projection(directions(5, tiny_untied.d_model))
+    ):
+        pass
+    for (name, now), was in zip(
+        model.named_parameters(), tiny_untied.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(now, was, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_a_tied_head_can_be_edited_too_as_the_paper_does(tiny: LanguageModel) -> None:
+    projection = Projection(directions(3, tiny.d_model))
+    paper = dataclasses.replace(tiny, edit_head=True)
+    assert is_tied(tiny.model)
+    with paper.ablate(projection):
+        hooked = logits(paper)
+    expected = dense_reference(tiny, projection.matrix(), keep_head=False).float()
+    torch.testing.assert_close(hooked, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_transposed_map_is_the_transpose() -> None:
+    P = Projection(directions(3, 16))
+    torch.testing.assert_close(P.transposed().matrix(), P.matrix().T)

@@ -63,25 +63,48 @@ def _shown(default: Any) -> str:
 
 
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
+    from somatlas.exports.from_run import EXPORTS, check_exports, save_exports
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
     from somatlas.stages import WORK
 
-    given = {name: value for name, value in flags.items() if value is not None}
-    run = open_run(given, config, from_environment())
+    exports = {name: flags.pop(name, None) for name in EXPORTS}
+    run = open_run(_given(flags), config, from_environment())
+    check_exports(exports)
     for stage in stages:
         if not run.carry_out(stage, WORK[stage]):
             click.echo(f"{stage}: done before", err=True)
     if "judge" in stages:
         click.echo(summarise(run))
+    for path in save_exports(run, exports):
+        click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")
 
 
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _exports(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags for what the stages that ablate can leave for other tools."""
+    for flag, metavar, text in (
+        ("--save-directions", "FILE", "write the directions as safetensors with their provenance"),
+        ("--save-adapter", "DIR", "write the ablation as a PEFT LoRA adapter of rank k"),
+        ("--save-model", "DIR", "write the edited model as a checkpoint"),
+    ):
+        function = click.option(flag, metavar=metavar, type=Path, help=text)(function)
+    return function
+
+
 def _add_stage(stage: Stage) -> None:
-    @commands.command(stage, help=f"{_SUMMARIES[stage]} MODEL is {DEFAULT_MODEL} if not given.")
-    @_options(STAGES[: STAGES.index(stage) + 1])
     def command(config: Path | None, **flags: Any) -> None:
         _carry_out((stage,), config, flags)
+
+    command = _options(STAGES[: STAGES.index(stage) + 1])(command)
+    if stage == "ablate":
+        command = _exports(command)
+    text = f"{_SUMMARIES[stage]} MODEL is {DEFAULT_MODEL} if not given."
+    commands.command(stage, help=text)(command)
 
 
 for _stage in STAGES:
@@ -90,8 +113,19 @@ for _stage in STAGES:
 
 @commands.command("run", help=f"All stages in order. MODEL is {DEFAULT_MODEL} if not given.")
 @_options(STAGES)
+@_exports
 def _run(config: Path | None, **flags: Any) -> None:
     _carry_out(STAGES, config, flags)
+
+
+@commands.command("doctor", help=f"Is a model covered? MODEL is {DEFAULT_MODEL} if not given.")
+@_options(("represent",))
+def _doctor(config: Path | None, **flags: Any) -> None:
+    from somatlas.doctor import diagnose
+    from somatlas.run import open_run
+
+    run = open_run(_given(flags), config, from_environment())
+    click.echo(diagnose(run.lm, run.prompts, run.config.batch_size))
 
 
 @commands.command("fetch")

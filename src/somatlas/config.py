@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -58,10 +59,23 @@ class Config(BaseModel):
         "represent", None, "at most this many train prompts a side (default: all)"
     )
     system: str | None = _of("represent", None, "system prompt put before every prompt")
+    chat_template: str | None = _of(
+        "represent", None, "for models without one: chatml, or a file with a Jinja template"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = _of(
         "represent", "float32", "precision of the model"
     )
 
+    site: Literal["projection", "residual"] = _of(
+        "layers",
+        "projection",
+        "where a norm follows a write, ablate before it, as the paper, or after it",
+    )
+    tied_head: Literal["keep", "paper"] = _of(
+        "layers",
+        "keep",
+        "an output head that shares the embedding's matrix: leave it, or edit it too, as the paper",
+    )
     layer: int | None = _of("layers", None, "layer to cut (default: chosen by the rule)", ge=0)
     layer_prompts: Count = _of("layers", 32, "val prompts a side for the choice of the layer")
     refusal_tokens: tuple[int, ...] | None = _of(
@@ -91,9 +105,10 @@ class Config(BaseModel):
     test_prompts: Count = _of("ablate", 64, "at most this many test prompts of each kind")
     test_tokens: Count = _of("ablate", 96, "tokens of a test reply; refusals come late")
 
+    recipe: str | None = _of(None, None, "settings of a published result: a name or a TOML file")
     name: str = _of(None, "default", "the run's folder below the model's")
     out: Path = _of(None, Path("runs"), "folder of all runs")
-    device: str = _of(None, "cpu", "cpu, cuda, cuda:1, mps ...")
+    device: str = _of(None, "cpu", "cpu, cuda, cuda:1, mps, or auto: spread over all")
     batch_size: Count = _of(None, 64, "prompts in one forward pass")
     trust_remote_code: bool = _of(None, False, "run code that comes with the model")
 
@@ -163,14 +178,19 @@ class Config(BaseModel):
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file; a table [versions] in it is a record and no setting."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"config file {path} cannot be read ({error})") from None
+    content = read_toml(path, "config file")
     content.pop("versions", None)
     return content
+
+
+def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
+    """A TOML file as a dictionary; raises InputError, saying `what` it is, where that fails."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{what} {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{what} {path} cannot be read ({error})") from None
 
 
 def from_environment() -> dict[str, str]:

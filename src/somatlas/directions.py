@@ -70,13 +70,44 @@ class DirectionSet:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; raises InputError for a damaged or other file."""
+        """Read what `save` wrote, or a directions.pt of the paper's code.
+
+        Raises InputError for a damaged or other file.
+        """
+        if path.suffix == ".pt":
+            return cls.from_paper_file(path)
         tensors, _ = read_tensors(path)
         if missing := {"vectors", "neurons", "hits"} - tensors.keys():
             raise InputError(f"{path} is not a file of directions: it lacks {min(missing)!r}")
-        if not tensors["vectors"].isfinite().all():
-            raise InputError(f"{path} holds directions with NaN or infinite values")
+        _check_finite(tensors["vectors"], path)
         return cls(tensors["vectors"], tensors["neurons"], tensors["hits"])
+
+    @classmethod
+    def from_paper_file(cls, path: Path) -> Self:
+        """The vectors of a directions.pt, a tensor (r, d) or a list of r vectors, in its order.
+
+        It is unpickled with weights_only, so that it can run nothing; neurons and hits are unknown
+        and -1.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of several kinds, none of them torch's own
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise InputError(f"{path} cannot be read as a file of tensors ({reason})") from None
+        rows = list(content) if isinstance(content, list | tuple | Tensor) else []
+        if not rows or not all(isinstance(r, Tensor) and r.is_floating_point() for r in rows):
+            raise InputError(f"{path} holds no list of directions")
+        if len({row.numel() for row in rows}) > 1:
+            raise InputError(f"{path} holds directions of different lengths")
+        vectors = torch.stack([row.flatten().float() for row in rows])
+        _check_finite(vectors, path)
+        unknown = torch.full((len(rows),), -1)
+        return cls(vectors, unknown, unknown)
+
+
+def _check_finite(vectors: Tensor, path: Path) -> None:
+    if not vectors.isfinite().all():
+        raise InputError(f"{path} holds directions with NaN or infinite values")
 
 
 def mean_difference(harmful: Tensor, harmless: Tensor) -> Tensor:

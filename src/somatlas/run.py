@@ -28,6 +28,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.sources import configured_prompts
+from somatlas.recipes import load_recipe
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 
@@ -48,6 +49,9 @@ class Run:
             dtype=c.dtype,
             device=c.device,
             system=c.system,
+            chat_template=c.chat_template,
+            site=c.site,
+            edit_head=c.tied_head == "paper",
             trust_remote_code=c.trust_remote_code,
         )
 
@@ -140,10 +144,12 @@ def run_folder(config: Config) -> Path:
 
 
 def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, str]) -> Run:
-    """The run that the settings name; what its own config.toml says is the default for the rest."""
+    """The run that the settings name; its own config.toml, then a recipe, say the rest."""
     given = [read_config_file(file) if file else {}, environment, flags]
-    own = run_folder(Config.merged(*given)) / "config.toml"
-    return Run(Config.merged(read_config_file(own) if own.exists() else {}, *given))
+    recipe = next((layer["recipe"] for layer in reversed(given) if layer.get("recipe")), None)
+    base = load_recipe(recipe).settings if recipe else {}
+    own = run_folder(Config.merged(base, *given)) / "config.toml"
+    return Run(Config.merged(base, read_config_file(own) if own.exists() else {}, *given))
 
 
 def chosen_layer(run: Run) -> int:

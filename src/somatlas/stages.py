@@ -32,6 +32,7 @@ from somatlas.files import read_json, read_tensors, write_json, write_jsonl, wri
 from somatlas.generation import generate
 from somatlas.interventions import Projection
 from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict
+from somatlas.leak import leak
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread
@@ -205,7 +206,7 @@ def ablate_stage(run: Run) -> None:
     """Replies of the model as it is, without SD, and without the chosen directions."""
     run.needs("map")
     config, lm = run.config, run.lm
-    ranks, vectors = _chosen(run)
+    ranks, vectors = chosen_directions(run)
     single = DirectionSet.load(run.path("single_direction.safetensors"))
     projections = {
         "base": None,
@@ -218,9 +219,9 @@ def ablate_stage(run: Run) -> None:
         "borderline": run.prompts.borderline["test"],
     }
     rows = [(kind, prompt) for kind, prompts in kinds.items() for prompt in prompts]
-    harmless = _texts(kinds["harmless"])
+    harmful, harmless = _texts(kinds["harmful"]), _texts(kinds["harmless"])
     base = layer_rule.first_token_log_probabilities(lm, harmless, config.batch_size)
-    kl = {}
+    kl, leaks = {}, {}
     run.begin("ablate")
     with progress("ablate", len(rows) * len(CONDITIONS)) as advance:
         for condition, projection in projections.items():
@@ -228,6 +229,9 @@ def ablate_stage(run: Run) -> None:
                 lm, harmless, config.batch_size, projection
             )
             kl[condition] = layer_rule.mean_kl(base, ablated)
+            leaks[condition] = (
+                leak(lm, harmful, projection, config.batch_size) if projection else 0.0
+            )
             path = run.path(f"completions/{condition}.jsonl")
             if path.exists():  # finished before an interruption
                 advance(len(rows))
@@ -245,7 +249,7 @@ def ablate_stage(run: Run) -> None:
                 for (kind, prompt), reply in zip(rows, replies, strict=True)
             ]
             write_jsonl(path, map(asdict, completions))
-    write_json(run.path("ablate.json"), {"ranks": ranks, "kl": kl})
+    write_json(run.path("ablate.json"), {"ranks": ranks, "kl": kl, "leak": leaks})
 
 
 def judge_stage(run: Run) -> None:
@@ -294,7 +298,7 @@ def draw_map(run: Run, chosen: Ranks) -> None:
     save_figure(figure, run.path("map.png"))
 
 
-def _chosen(run: Run) -> tuple[list[int], Tensor]:
+def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
     """Ranks to ablate and their vectors: the user's, or what the search found."""
     config = run.config
     path = Path(config.directions) if config.directions else run.path("directions.safetensors")

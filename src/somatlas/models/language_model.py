@@ -12,7 +12,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from somatlas.errors import InputError
 from somatlas.interventions import Projection, ablated
-from somatlas.models.structure import ResidualStructure
+from somatlas.models.output_maps import is_tied
+from somatlas.models.structure import ResidualStructure, Site
+
+
+def chat_token_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None
+) -> list[int]:
+    """The chat-formatted prompt, generation prompt included, as token ids.
+
+    The template writes a BOS where the model wants one, so the tokenizer adds none.
+    """
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -20,7 +34,10 @@ class LanguageModel:
     """A decoder-only chat model, ready for hooks; made by `load_model`.
 
     name : how a user names it, and its folder among the runs. system : system prompt put before
-    every prompt, or None for what the chat template does by itself.
+    every prompt, or None for what the chat template does by itself. site : whether an ablation
+    projects what a part writes (the paper's) or what is left of it after the norm that follows in
+    some architectures. edit_head : whether an output head that shares the embedding's matrix is
+    edited with it, as the paper's code does.
     """
 
     model: PreTrainedModel
@@ -28,6 +45,8 @@ class LanguageModel:
     structure: ResidualStructure
     name: str
     system: str | None = None
+    site: Site = "projection"
+    edit_head: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -52,19 +71,14 @@ class LanguageModel:
                 f"the directions have {projection.d_model} values, "
                 f"{self.name} has d_model {self.d_model}: they belong to another model"
             )
-        return ablated(self.structure.writers, projection)
+        head = (
+            self.model.get_output_embeddings() if self.edit_head and is_tied(self.model) else None
+        )
+        return ablated(self.structure.sites(self.site), projection, head)
 
     def token_ids(self, prompt: str) -> list[int]:
-        """The chat-formatted prompt, generation prompt included, as token ids.
-
-        The template writes a BOS where the model wants one, so the tokenizer adds none.
-        """
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        messages.append({"role": "user", "content": prompt})
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """The chat-formatted prompt, generation prompt included, as token ids."""
+        return chat_token_ids(self.tokenizer, prompt, self.system)
 
     def batches(
         self, prompts: Sequence[str], size: int, suffixes: Sequence[Sequence[int]] | None = None

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from somatlas.evaluation import CONDITIONS, condition_rates, read_jsonl
 from somatlas.files import read_json, write_json, write_text
+from somatlas.recipes import load_recipe
 from somatlas.run import Run, chosen_layer
 from somatlas.statistics import Rate
 
@@ -43,6 +44,8 @@ def summarise(run: Run) -> str:
         "ranks": ablation["ranks"],
         "seed": run.config.seed,
         "seconds": seconds,
+        "leak": ablation["leak"],
+        "published": load_recipe(run.config.recipe).published if run.config.recipe else None,
         "test": {
             condition: {
                 **{name: asdict(rate) for name, rate in rates[condition].items()},
@@ -74,9 +77,20 @@ def _table_text(evaluation: dict[str, Any], rates: dict[str, dict[str, Rate]], g
     rule = "" if gentle else " (no layer keeps KL below 0.1: lowest score taken)"
     ranks = ", ".join(map(str, evaluation["ranks"]))
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation["seconds"].items())
+    notes = ""
+    if any(evaluation["leak"].values()):
+        leak = evaluation["leak"]
+        notes += (
+            f"\n  leak: a norm follows the writes, and {leak['sd']:.0%} (SD) and {leak['md']:.0%} "
+            "(MD) of what is removed before it comes back"
+        )
+    if published := evaluation["published"]:
+        where = ", ".join(map(str, published["ranks"]))
+        notes += f"\n  published: ASR {published['asr']} %, ranks {where}"
     return (
         console.export_text(styles=False).rstrip()
         + f"\n\n  model {evaluation['model']}, seed {evaluation['seed']}"
         + f"\n  layer {evaluation['layer']}{rule}; MD ablates ranks {ranks}"
+        + notes
         + f"\n  seconds: {seconds}\n"
     )

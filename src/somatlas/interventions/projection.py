@@ -1,20 +1,14 @@
-"""A set of directions as one linear map, P = I - A B^T, and its application to a model.
-
-Ablating directions means applying P to everything that is written to the residual stream. Two
-forms are here and give the same logits: forward hooks on the writers (nothing is changed, removal
-restores the model bit for bit) and an edit of the writers' weights.
-"""
+"""A set of directions as one linear map, P = I - A B^T."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import copy
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from somatlas.errors import InputError
 
@@ -63,15 +57,22 @@ class Projection:
 
         Half-precision rows are computed in float32 and rounded once.
         """
-        A, B = self._factors(Y.device, torch.promote_types(Y.dtype, torch.float32))
+        A, B = self.factors(Y.device, torch.promote_types(Y.dtype, torch.float32))
         y = Y.to(A.dtype)
         return (y - (y @ B) @ A.T).to(Y.dtype)
+
+    def transposed(self) -> Projection:
+        """The transposed map, P^T = I - B A^T."""
+        other = copy.copy(self)
+        other.A, other.B = self.B, self.A
+        other._placed = {}
+        return other
 
     def matrix(self) -> Tensor:
         """P as a dense (d, d) float64 matrix, for checks."""
         return torch.eye(self.d_model, dtype=torch.float64) - self.A @ self.B.T
 
-    def _factors(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def factors(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """A and B on a device: copied there once, however many hooks ask."""
         key = (device, dtype)
         if key not in self._placed:
@@ -98,50 +99,3 @@ def _subspace(u: Tensor) -> tuple[Tensor, Tensor]:
     tolerance = float(values[0]) * max(u.shape) * torch.finfo(torch.float64).eps
     Q = basis[values > tolerance].T.contiguous()
     return Q, Q
-
-
-@contextmanager
-def ablated(writers: Iterable[nn.Module], projection: Projection | None) -> Iterator[None]:
-    """While active, P is applied to the output of every module in writers.
-
-    A module's output may be a tensor or a tuple whose first item is the tensor written to the
-    residual stream. `projection=None` changes nothing, so that callers need no second path.
-    """
-    if projection is None:
-        yield
-        return
-
-    def project(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (projection.apply(output[0]), *output[1:])
-        return projection.apply(output)
-
-    handles = [writer.register_forward_hook(project) for writer in writers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def edit_weights(writers: Iterable[nn.Module], projection: Projection) -> None:
-    """Change every writer in place so that it writes P y: W - A (B^T W), computed in float64.
-
-    A writer is an `nn.Embedding` (rows are outputs) or an `nn.Linear` (with or without bias). The
-    caller unties an output head that shares the embedding's matrix.
-    """
-    A, B = projection.A, projection.B
-    for writer in writers:
-        if isinstance(writer, nn.Embedding):
-            writer.weight.copy_(projection.apply(writer.weight.double()))
-        elif isinstance(writer, nn.Linear):
-            a, b = A.to(writer.weight.device), B.to(writer.weight.device)
-            W = writer.weight.double()
-            writer.weight.copy_(W - a @ (b.T @ W))
-            if writer.bias is not None:
-                writer.bias.copy_(projection.apply(writer.bias.double()))
-        else:
-            raise InputError(
-                f"the weights of a {type(writer).__name__} cannot be edited: use hooks"
-            )

@@ -1,0 +1,143 @@
+"""A model's account: is it covered, how exactly, and what does it take?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from somatlas.errors import InputError
+from somatlas.exports.adapter import carried_by_lora
+from somatlas.exports.checkpoint import probe_logits, relative_gap
+from somatlas.interventions import Projection, edited_weights
+from somatlas.layers import find_refusal_tokens, first_token_log_probabilities
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.output_maps import is_tied, output_maps, untie_head
+from somatlas.models.structure import Write
+from somatlas.prompts import PromptSet
+from somatlas.prompts.sets import spread
+
+_PROMPTS = 32  # val prompts a side that the refusal tokens are found on
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `somatlas doctor` prints, a heading and its lines each."""
+
+    sections: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        return "\n\n".join(
+            "\n".join([title, *(f"  {line}" for line in lines)])
+            for title, lines in self.sections.items()
+        )
+
+
+def diagnose(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> Diagnosis:
+    """Account of a loaded model; its output head is untied in passing, its weights stay."""
+    tied = is_tied(lm.model)
+    return Diagnosis(
+        {
+            f"{lm.name} ({type(lm.model).__name__})": _size(lm, tied),
+            "Residual stream": _account(lm),
+            "Chat template": _template(lm.tokenizer, lm.token_ids("Hello")),
+            "Refusal tokens": _refusal_tokens(lm, prompts, batch_size),
+            "Ablation": _forms(lm),
+        }
+    )
+
+
+def _size(lm: LanguageModel, tied: bool) -> list[str]:
+    values = [*lm.model.parameters(), *lm.model.buffers()]
+    held = sum(value.numel() * value.element_size() for value in values)
+    devices = sorted({str(value.device) for value in values})
+    cache = 2 * lm.n_layers * lm.d_model * lm.model.dtype.itemsize
+    return [
+        f"{lm.n_layers} blocks, d_model {lm.d_model}, {str(lm.model.dtype)[6:]}",
+        f"weights {held / 2**30:.2f} GiB on {', '.join(devices)}; a cached token at most "
+        f"{cache / 2**10:.0f} KiB",
+        f"output head: {'shares the embedding matrix' if tied else 'has a matrix of its own'}",
+    ]
+
+
+def _account(lm: LanguageModel) -> list[str]:
+    structure = lm.structure
+    kinds = Counter(_described(write) for writes in structure.block_writes for write in writes)
+    return [
+        *(f"embedding {_described(write)}" for write in structure.embeddings),
+        *(f"{count} x {kind}" for kind, count in kinds.items()),
+        f"adds up: at most {max(structure.missing):.1e} of a block's output is unexplained",
+    ]
+
+
+def _described(write: Write) -> str:
+    factor = "" if abs(write.scale - 1) < 0.01 else f", times {write.scale:.3g}"
+    norm = f", then {type(write.norm).__name__}" if write.norm is not None else ""
+    return f"{write.path} ({type(write.module).__name__}{norm}{factor})"
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    marker = "a system prompt"
+    messages = [{"role": "system", "content": marker}, {"role": "user", "content": "Hello"}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        system = "yes" if marker in text else "no: the template drops it"
+    except Exception as error:  # templates raise what they like
+        system = f"no: {' '.join(str(error).split())[:80]}"
+    bos = tokenizer.bos_token_id
+    return [
+        f"system role: {system}",
+        f"BOS: {'none' if bos is None else f'{ids.count(bos)} in a formatted prompt'}",
+        f"'Hello' becomes {len(ids)} tokens",
+    ]
+
+
+def _refusal_tokens(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> list[str]:
+    harmful, harmless = (
+        first_token_log_probabilities(
+            lm, [p.text for p in spread(side["val"], _PROMPTS)], batch_size
+        )
+        for side in (prompts.positive, prompts.negative)
+    )
+    try:
+        tokens = find_refusal_tokens(harmful, harmless)
+    except InputError as error:
+        return [f"none: {error}"]
+    mass = [float(p.exp()[:, tokens].sum(dim=1).mean()) for p in (harmful, harmless)]
+    return [
+        ", ".join(f"{lm.tokenizer.decode([t])!r} ({t})" for t in tokens),
+        f"p of any of them: {mass[0]:.2f} on harmful prompts, {mass[1]:.2f} on harmless ones",
+    ]
+
+
+def _forms(lm: LanguageModel) -> list[str]:
+    """Hooks, weights and LoRA on three random directions, compared where they can be."""
+    vectors = torch.randn(3, lm.d_model, generator=torch.Generator().manual_seed(0))
+    projection = Projection(vectors)
+    lines = ["hooks: exact at what each part writes"]
+    if lm.structure.normed:
+        lines.append(
+            "a norm follows the writes: ablating before it, as the paper does, leaves a leak, "
+            "which each run measures; --site residual ablates after it (hooks only)"
+        )
+    try:
+        untie_head(lm.model)
+        maps = output_maps(lm.model, lm.structure)
+    except InputError as error:
+        return [*lines, f"weights and LoRA: no: {error}"]
+    with lm.ablate(projection):
+        hooked = probe_logits(lm)
+    with edited_weights(maps, projection):
+        gap = relative_gap(probe_logits(lm), hooked)
+    lines.append(f"weights: logits differ from hooks by {gap:.1e} of the largest")
+    _, left_out = carried_by_lora(lm, maps)
+    lines.append(
+        f"LoRA: not exact: it leaves out {', '.join(left_out)} ({', '.join(left_out.values())}, "
+        "...); --save-adapter measures what that loses"
+        if left_out
+        else "LoRA: as exact as the weights"
+    )
+    return lines

@@ -1,0 +1,42 @@
+"""How much memory a model's weights take, known before they are loaded."""
+
+from __future__ import annotations
+
+import psutil
+import torch
+from transformers import AutoModel, PretrainedConfig
+
+from somatlas.errors import InputError
+
+
+def weight_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of the weights in dtype: an empty model is built, no value is."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    text = config.get_text_config()
+    body = sum(parameter.numel() for parameter in model.parameters())
+    head = 0 if text.tie_word_embeddings else text.vocab_size * text.hidden_size
+    return int((body + head) * dtype.itemsize)
+
+
+def free_bytes(device: str) -> int:
+    """Bytes that are free on a device; on "auto", on all accelerators and the CPU together."""
+    if device == "auto":
+        cards = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+        return sum(cards) + int(psutil.virtual_memory().available)
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(name: str, config: PretrainedConfig, dtype: torch.dtype, device: str) -> None:
+    """Raise InputError where the weights alone are larger than what is free."""
+    if getattr(config, "quantization_config", None) is not None:
+        return  # how much a packed format takes is the format's affair
+    needed, free = weight_bytes(config, dtype), free_bytes(device)
+    if needed > free:
+        raise InputError(
+            f"the weights of {name} take {needed / 2**30:.1f} GiB in {str(dtype)[6:]} and {device} "
+            f"has {free / 2**30:.1f} GiB free: take --dtype bfloat16, another --device (auto uses "
+            "all), or a smaller model"
+        )

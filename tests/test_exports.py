@@ -1,0 +1,187 @@
+"""Exports, each loaded back by the tools that users load it with, and compared with hooks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from architectures import ARCHITECTURES, build, language_model
+from command import SMALL, Command
+from somatlas import DirectionSet, InputError, Projection
+from somatlas.exports import Provenance, save_adapter, save_model
+from somatlas.exports.checkpoint import probe_logits, relative_gap
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.load import load_model
+
+CARD = Provenance("some/base", "abc", 2, (3, 0), "sequential", "projection", "mine", "f" * 64, 0)
+# LoRA cannot hold these architectures' biases or stacked experts.
+PARTIAL = {
+    *("GPT-2", "GPT-NeoX", "Falcon", "Mixtral", "Qwen3-MoE", "DeepSeek-V3", "GPT-OSS"),
+    *("Qwen3-Next", "Falcon-H1"),
+    "Llama",  # built with attention_bias
+}
+
+
+def projection(lm: LanguageModel) -> Projection:
+    return Projection(torch.randn(3, lm.d_model, generator=torch.Generator().manual_seed(2)))
+
+
+def hooked_logits(lm: LanguageModel) -> torch.Tensor:
+    with lm.ablate(projection(lm)):
+        return probe_logits(lm)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_saved_model_loads_as_any_other_and_equals_hooks(name: str, tmp_path: Path) -> None:
+    lm = language_model(name)
+    before, hooked = probe_logits(lm), hooked_logits(lm)
+    save_model(lm, projection(lm), tmp_path / "m", CARD)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    loaded = replace(lm, model=model, tokenizer=AutoTokenizer.from_pretrained(tmp_path / "m"))
+    assert relative_gap(probe_logits(loaded), hooked) < 1e-3
+    assert relative_gap(probe_logits(lm), before) < 1e-4  # the model in memory stays as it was
+    card = (tmp_path / "m" / "README.md").read_text()
+    for fact in ("some/base", "abc", "3 0", "mine", "Intended use"):
+        assert fact in card
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Gemma2"])
+def test_a_tied_model_is_saved_untied_and_its_head_is_left_alone(name: str, tmp_path: Path) -> None:
+    lm = replace(language_model(name), model=build(name))
+    ids = torch.tensor([lm.token_ids("Hello")])
+    from somatlas.models.output_maps import is_tied
+    from somatlas.models.structure import find_structure
+
+    if not is_tied(lm.model):  # Llama's config class does not tie by itself
+        lm.model.config.tie_word_embeddings = True
+        lm.model.tie_weights()
+    lm = replace(lm, structure=find_structure(lm.model, ids))
+    assert is_tied(lm.model)
+    head = lm.model.get_output_embeddings().weight.clone()
+    hooked = hooked_logits(lm)
+    save_model(lm, projection(lm), tmp_path / "m", CARD)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
+    assert not is_tied(loaded)
+    assert torch.equal(loaded.get_output_embeddings().weight, head)
+    assert relative_gap(probe_logits(replace(lm, model=loaded)), hooked) < 1e-3
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_saved_adapter_has_rank_k_and_equals_hooks_where_it_can(
+    name: str, tmp_path: Path
+) -> None:
+    lm = language_model(name)
+    before, hooked = probe_logits(lm), hooked_logits(lm)
+    save_adapter(lm, projection(lm), tmp_path / "a", CARD)
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] == 3
+    tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert {min(t.shape) for t in tensors.values()} == {3}
+    from somatlas.models.output_maps import untie_head
+
+    base = build(name)
+    untie_head(base)
+    gap = relative_gap(
+        probe_logits(replace(lm, model=PeftModel.from_pretrained(base, tmp_path / "a"))), hooked
+    )
+    card = (tmp_path / "a" / "README.md").read_text()
+    if name in PARTIAL:
+        assert gap > 1e-3
+        assert "does not carry" in card
+    else:
+        assert gap < 1e-3
+        assert "does not carry" not in card
+    assert "KL" in card
+    assert relative_gap(probe_logits(lm), before) < 1e-4
+
+
+def test_what_weights_cannot_carry_is_refused(tmp_path: Path) -> None:
+    lm = replace(language_model("Gemma2"), site="residual")
+    for save in (save_model, save_adapter):
+        with pytest.raises(InputError, match="no weight edit equals site"):
+            save(lm, projection(lm), tmp_path / "x", CARD)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_taken_is_refused(tmp_path: Path) -> None:
+    lm = language_model("Llama")
+    with pytest.raises(InputError, match="exists already"):
+        save_model(lm, projection(lm), tmp_path, CARD)
+
+
+def test_a_run_saves_all_three_and_they_come_back_by_name(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    places = {form: tmp_path / form for form in ("model", "adapter", "directions.safetensors")}
+    result = command(
+        *("run", tiny_folder, *SMALL, "--out", tmp_path / "runs"),
+        *("--save-model", places["model"], "--save-adapter", places["adapter"]),
+        *("--save-directions", places["directions.safetensors"]),
+    )
+    assert result.code == 0, result.err
+    assert result.out.count("saved: ") == 3
+    run = tmp_path / "runs" / "tiny" / "default"
+    directions = DirectionSet.load(places["directions.safetensors"])
+    ranks = json.loads((run / "search.json").read_text())["ranks"]
+    lm = load_model(str(tiny_folder))
+    with lm.ablate(Projection(directions.vectors[ranks])):
+        hooked = probe_logits(lm)
+    assert relative_gap(probe_logits(load_model(str(places["model"]))), hooked) < 1e-3
+    assert "attack success (ASR)" in (places["model"] / "README.md").read_text()
+    with safe_open(places["directions.safetensors"], framework="pt") as file:
+        facts = json.loads(file.metadata()["somatlas"])
+    assert facts["ranks ablated"] == " ".join(map(str, ranks))
+    assert facts["base model"] == str(tiny_folder)
+    again = command("run", tiny_folder, "--out", tmp_path / "runs", "--save-model", places["model"])
+    assert again.code == 2
+    assert "exists already" in again.err
+
+
+def test_an_adapter_folder_is_a_model_and_one_of_another_base_is_refused(
+    command: Command, tmp_path: Path
+) -> None:
+    from conftest import save_tiny
+
+    base = save_tiny(tmp_path / "base", tied=False)
+    lm = load_model(str(base))
+    card = replace(CARD, base=str(base))
+    plain = Projection(torch.ones(1, lm.d_model))
+    for block in lm.model.model.layers:  # a LoRA carries no bias
+        block.self_attn.o_proj.bias.zero_()
+    lm.model.save_pretrained(base)
+    save_adapter(lm, plain, tmp_path / "adapter", card)
+    with lm.ablate(plain):
+        hooked = probe_logits(lm)
+    assert relative_gap(probe_logits(load_model(str(tmp_path / "adapter"))), hooked) < 1e-3
+    other = build("Qwen2")
+    other.save_pretrained(base)
+    message = command.fails("represent", tmp_path / "adapter", "--out", tmp_path)
+    assert "made for another model" in message
+
+
+def test_directions_of_the_papers_code_are_read(tmp_path: Path) -> None:
+    vectors = torch.randn(4, 8)
+    for content in (vectors, list(vectors), vectors[:, None]):
+        torch.save(content, tmp_path / "directions.pt")
+        assert torch.equal(DirectionSet.load(tmp_path / "directions.pt").vectors, vectors)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a pickle", {"a": 1}, [torch.ones(3), torch.ones(4)], Path("x")]
+)
+def test_other_pickles_are_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "directions.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=r"directions\.pt"):
+        DirectionSet.load(path)
