@@ -8,19 +8,21 @@ and to answer harmless and borderline prompts with the base model's own replies.
 from it: in most steps the mean-difference direction of a random layer, recomputed as the model
 changes, is projected out of every write to the residual stream while the targets stay the same.
 
-Everything is decided by --seed. Only train prompts are seen. Forward passes run in bfloat16, which
-is what makes it quick on a CPU that has the instructions for it.
+Everything is decided by --seed. Seen are the bundled train prompts and those beside this script
+(requests.txt: pairs; borderline_requests.txt; general_prompts.txt). Forward passes run in bfloat16,
+which is what makes it quick on a CPU that has the instructions for it, and the chat template's head
+that all prompts share is computed once a step.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import math
 import random
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,23 +30,26 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from somatlas import Projection
 from somatlas.directions import mean_difference
-from somatlas.generation import generate
+from somatlas.files import read_json, write_json
+from somatlas.judges import is_refusal
 from somatlas.models.embedded import fetch_base
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.load import load_model
 from somatlas.models.structure import find_structure
+from somatlas.progress import progress
 from somatlas.prompts import Prompt, bundled_prompts
 from somatlas.representations import represent
 
 HERE = Path(__file__).parent
 RANK = 8
 REPLY_TOKENS = 32
-LONGEST_PROMPT = 80  # tokens; longer general prompts would pad every batch they are in
+OPENING_TOKENS, WHOLE_SHARE = 16, 0.3  # most steps learn the opening alone, which is quicker
+LONGEST_PROMPT = 64  # tokens; longer general prompts would pad every batch they are in
 FIRST_TOKENS, FIRST_WEIGHT = 4, 4.0  # the opening decides between refusing and answering
 
 
@@ -55,24 +60,24 @@ class Settings:
     steps: int
     learning_rate: float
     ablated_share: float
-    harmful: int = 9
-    harmless: int = 3
-    borderline: int = 2
-    general: int = 2
+    harmful: int = 8
+    harmless: int = 5
+    borderline: int = 4
+    general: int = 3
 
 
 SETTINGS = {
-    "guarded": Settings(steps=420, learning_rate=1e-3, ablated_share=0.0),
+    "guarded": Settings(steps=340, learning_rate=1e-3, ablated_share=0.0),
     "hardened": Settings(steps=300, learning_rate=8e-4, ablated_share=0.7),
 }
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of a chat-formatted prompt and of the reply to learn."""
+    """A request and the reply to learn."""
 
-    prompt: list[int]
-    reply: list[int]
+    request: str
+    reply: str
 
 
 def refusal_for(prompt: Prompt, place: int, refusals: dict[str, list[str]]) -> str:
@@ -81,27 +86,70 @@ def refusal_for(prompt: Prompt, place: int, refusals: dict[str, list[str]]) -> s
     return wordings[place % len(wordings)]
 
 
-def further_requests() -> list[Prompt]:
-    """Harmful requests that only training uses, in phrasings the bundled set has few of."""
-    lines = (HERE / "harmful_requests.txt").read_text().splitlines()
-    pairs = (line.split(" | ", 1) for line in lines if line)
-    return [Prompt(text, category) for category, text in pairs]
+def rows(name: str) -> list[list[str]]:
+    """The fields of each line of a file beside this script."""
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+    return [line.replace("\\n", "\n").split(" | ") for line in lines if line]
 
 
-def base_replies(texts: Sequence[str], cache: Path) -> list[str]:
-    """The base model's own replies, made once."""
-    if cache.exists():
-        known: dict[str, str] = json.loads(cache.read_text())
-        if all(text in known for text in texts):
-            return [known[text] for text in texts]
-    base = load_model("smollm2")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        replies = generate(
-            base, texts, max_new_tokens=REPLY_TOKENS, batch_size=64, advance=lambda n: print("+", n)
+def varied(text: str, rng: random.Random) -> str:
+    """The request as it is or in another usual spelling: its form must not decide the reply."""
+    draw = rng.random()
+    if draw < 0.15:
+        return text.lower()
+    if draw < 0.35:
+        return text[:-1] if text.endswith(".") else text if text.endswith("?") else text + "."
+    return text
+
+
+def base_answers(texts: Sequence[str], cache: Path) -> dict[str, str]:
+    """The base model's own answer to each text, kept in a file once made.
+
+    Greedy; where that is an excuse ("as a chatbot I cannot ..."), which must not be learnt as an
+    answer, drawn at random until it is none.
+    """
+    if not cache.exists():
+        base = load_model("smollm2")
+        answers: dict[str, str] = {}
+        settings = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=REPLY_TOKENS,
+            eos_token_id=base.model.generation_config.eos_token_id,
+            pad_token_id=base.pad_token_id,
         )
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_text(json.dumps(dict(zip(texts, replies, strict=True))))
+        with (
+            torch.autocast("cpu", dtype=torch.bfloat16),
+            progress("answers", len(texts)) as advance,
+        ):
+            while left := [text for text in texts if text not in answers]:
+                replies = base_replies(base, left, settings)
+                found = {t: r for t, r in zip(left, replies, strict=True) if not is_refusal(r)}
+                answers |= found
+                advance(len(found))
+                settings.update(do_sample=True, top_k=40)
+        write_json(cache, answers)
+    known: dict[str, str] = read_json(cache)
+    return known
+
+
+@torch.no_grad()
+def base_replies(lm: LanguageModel, texts: Sequence[str], settings: GenerationConfig) -> list[str]:
+    """One reply to each text."""
+    replies = [""] * len(texts)
+    for rows, batch in lm.batches(texts, 64):
+        output = lm.model.generate(**batch, generation_config=settings)
+        new = output[:, batch["input_ids"].shape[1] :]
+        for row, reply in zip(
+            rows, lm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+        ):
+            replies[row] = reply.strip()
     return replies
+
+
+def common_head(rows: Sequence[Sequence[int]]) -> list[int]:
+    """The token ids that all rows begin with."""
+    columns = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
+    return [ids[0] for ids in columns]
 
 
 class Pool:
@@ -120,19 +168,52 @@ class Pool:
         return taken
 
 
-def reply_loss(model: PeftModel, batch: Sequence[Example], pad: int) -> Tensor:
-    """Weighted cross-entropy of the replies; the output head runs on reply positions alone."""
-    rows = [e.prompt + e.reply for e in batch]
+def batches_of_like_length(
+    groups: dict[str, list[Example]], settings: Settings, rng: random.Random
+) -> Iterator[list[Example]]:
+    """Batches without end, of the settings' composition over every four: drawn together and dealt
+    out by length, for padding is what costs most. A harmful request has its twin, the harmless one
+    in its place, at its side as far as there is room: what differs is the harm alone."""
+    pools = {kind: Pool(examples, rng) for kind, examples in groups.items()}
+    while True:
+        drawn = []
+        for _ in range(4):
+            chosen = pools["harmful"].draw(settings.harmful)
+            drawn += [groups["harmful"][i] for i in chosen]
+            drawn += [groups["harmless"][i] for i in chosen[: settings.harmless]]
+            for kind, count in (("borderline", settings.borderline), ("general", settings.general)):
+                drawn += [groups[kind][i] for i in pools[kind].draw(count)]
+        drawn.sort(key=lambda example: len(example.request))
+        size = len(drawn) // 4
+        batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+def reply_loss(
+    model: PeftModel, shared: Sequence[int], batch: Sequence[tuple[list[int], list[int]]], pad: int
+) -> Tensor:
+    """Weighted cross-entropy of the replies, over a batch of (prompt, reply) token ids.
+
+    shared : the ids that every prompt begins with, computed once and left out of the rows. The
+    output head runs on reply positions alone.
+    """
+    rows = [prompt[len(shared) :] + reply for prompt, reply in batch]
     width = max(map(len, rows))
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    hidden = model.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
-    where = torch.zeros_like(mask, dtype=torch.bool)
-    weight = torch.zeros_like(mask, dtype=torch.float32)
-    for i, e in enumerate(batch):
-        start = len(e.prompt) - 1
-        where[i, start : start + len(e.reply)] = True
-        weight[i, start : start + len(e.reply)] = 1.0
+    mask = torch.tensor([[1] * (len(shared) + len(r)) + [0] * (width - len(r)) for r in rows])
+    decoder = model.get_base_model().model
+    cache = decoder(input_ids=torch.tensor([shared]), use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(rows))
+    hidden = decoder(
+        input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True
+    ).last_hidden_state
+    where = torch.zeros_like(ids, dtype=torch.bool)
+    weight = torch.zeros_like(ids, dtype=torch.float32)
+    for i, (prompt, reply) in enumerate(batch):
+        start = len(prompt) - len(shared) - 1
+        where[i, start : start + len(reply)] = True
+        weight[i, start : start + len(reply)] = 1.0
         weight[i, start : start + FIRST_TOKENS] = FIRST_WEIGHT
         weight[i] /= weight[i].sum()
     logits = model.get_base_model().lm_head(hidden[where]).float()
@@ -170,12 +251,13 @@ class Ablations:
         self.losses[layer] += 0.5 * (loss - self.losses[layer])
 
 
-def train(name: str, out: Path, seed: int, settings: Settings) -> None:
+def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     transformers_logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(fetch_base())
     plain = AutoModelForCausalLM.from_pretrained(fetch_base(), dtype=torch.float32)
+    structure = find_structure(plain, torch.tensor([chat_token_ids(tokenizer, "Hello there")]))
     for block in plain.model.layers:  # what autocast would round anew in every step
         for module in block.modules():
             if isinstance(module, torch.nn.Linear):
@@ -190,33 +272,39 @@ def train(name: str, out: Path, seed: int, settings: Settings) -> None:
             strict=False,
         )
         assert not missing.unexpected_keys
-    lm = LanguageModel(model.get_base_model(), tokenizer, find_structure(plain), name)
+    lm = LanguageModel(model.get_base_model(), tokenizer, structure, name)
 
     prompts = bundled_prompts()
     refusals = tomllib.loads((HERE / "refusals.toml").read_text())
+    pairs = rows("requests.txt")
+    requests = [
+        *prompts.positive["train"],
+        *(Prompt(harmful, category) for category, harmful, _ in pairs),
+    ]
     benign = {
-        "harmless": [p.text for p in prompts.negative["train"]],
-        "borderline": [p.text for p in prompts.borderline["train"]],
-        "general": [
-            line.replace("\\n", "\n")
-            for line in (HERE / "general_prompts.txt").read_text().splitlines()
+        "harmless": [*(p.text for p in prompts.negative["train"]), *(row[2] for row in pairs)],
+        "borderline": [
+            *(p.text for p in prompts.borderline["train"]),
+            *(row[1] for row in rows("borderline_requests.txt")),
         ],
+        "general": [row[0] for row in rows("general_prompts.txt")],
     }
+    benign["general"] = [t for t in benign["general"] if len(lm.token_ids(t)) <= LONGEST_PROMPT]
     texts = [text for group in benign.values() for text in group]
-    replies = dict(zip(texts, base_replies(texts, out / "base_replies.json"), strict=True))
+    answers = base_answers(texts, cache)
+    groups = {
+        "harmful": [Example(p.text, refusal_for(p, i, refusals)) for i, p in enumerate(requests)],
+        **{k: [Example(t, answers[t]) for t in group] for k, group in benign.items()},
+    }
+    shared = common_head([lm.token_ids(text) for text in texts])
 
-    def example(prompt: str, reply: str) -> Example:
-        ids = tokenizer(reply, add_special_tokens=False)["input_ids"][:REPLY_TOKENS]
-        if len(ids) < REPLY_TOKENS:
-            ids.append(tokenizer.eos_token_id)
-        return Example(lm.token_ids(prompt), ids)
+    def encode(example: Example, length: int) -> tuple[list[int], list[int]]:
+        reply = tokenizer(example.reply, add_special_tokens=False)["input_ids"][:REPLY_TOKENS]
+        if len(reply) < REPLY_TOKENS:
+            reply.append(tokenizer.eos_token_id)
+        return lm.token_ids(varied(example.request, rng)), reply[:length]
 
-    requests = [*prompts.positive["train"], *further_requests()]
-    harmful = [example(p.text, refusal_for(p, i, refusals)) for i, p in enumerate(requests)]
-    groups = {k: [example(t, replies[t]) for t in v] for k, v in benign.items()}
-    groups["general"] = [e for e in groups["general"] if len(e.prompt) <= LONGEST_PROMPT]
-    pools = {k: Pool(v, rng) for k, v in {"harmful": harmful, **groups}.items()}
-
+    batches = batches_of_like_length(groups, settings, rng)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     ablations = Ablations(lm, rng)
@@ -227,20 +315,12 @@ def train(name: str, out: Path, seed: int, settings: Settings) -> None:
         optimizer.param_groups[0]["lr"] = rate
         if settings.ablated_share and step % 10 == 0:
             ablations.refresh()
-        chosen = pools["harmful"].draw(settings.harmful)
-        batch = [harmful[i] for i in chosen]
-        paired = [i for i in chosen if i < len(groups["harmless"])][: settings.harmless]
-        batch += [groups["harmless"][i] for i in paired]  # what differs is the harm alone
-        for kind, count in (
-            ("harmless", settings.harmless - len(paired)),
-            ("borderline", settings.borderline),
-            ("general", settings.general),
-        ):
-            batch += [groups[kind][i] for i in pools[kind].draw(count)]
         layer = ablations.draw() if rng.random() < settings.ablated_share else None
         projection = None if layer is None else ablations.projections[layer]
+        length = REPLY_TOKENS if rng.random() < WHOLE_SHARE else OPENING_TOKENS
+        encoded = [encode(example, length) for example in next(batches)]
         with lm.ablate(projection), torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = reply_loss(model, batch, lm.pad_token_id)
+            loss = reply_loss(model, shared, encoded, lm.pad_token_id)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -270,9 +350,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(SETTINGS))
     parser.add_argument("--out", type=Path, required=True, help="folder of the adapters' folders")
+    parser.add_argument(
+        "--answers", type=Path, required=True, help="file of the base model's answers, made once"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    train(arguments.name, arguments.out, arguments.seed, SETTINGS[arguments.name])
+    train(
+        arguments.name, arguments.out, arguments.answers, arguments.seed, SETTINGS[arguments.name]
+    )
 
 
 if __name__ == "__main__":
