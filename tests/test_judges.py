@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from somatlas import InputError
-from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict, is_refusal
+from somatlas.judges import (
+    CoherenceCheck,
+    KeywordJudge,
+    Verdict,
+    behaviour_matcher,
+    is_refusal,
+)
 from somatlas.judges.coherence import repetition, surprises
 from somatlas.models.language_model import LanguageModel
 
@@ -87,3 +95,26 @@ def test_refused_comes_before_incoherent_and_empty_is_incoherent(tiny: LanguageM
 def test_calibration_needs_replies(tiny: LanguageModel) -> None:
     with pytest.raises(InputError, match="at least 2"):
         CoherenceCheck.calibrated(tiny, ["a"], ["b"])
+
+
+def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:
+    path = tmp_path / "code.txt"
+    path.write_text("^```\n\n\\bdef \\w+\n")
+    shows = behaviour_matcher(path)
+    assert shows("Here it is:\n```python")
+    assert shows("use DEF area(x)")
+    assert not shows("an indefinite article ```")
+    assert KeywordJudge(None, shows).judge(["p"] * 2, ["def f", "I can't help with that"]) == [
+        Verdict.REFUSED,
+        Verdict.COMPLIED,
+    ]
+
+
+@pytest.mark.parametrize(("text", "message"), [("(", "cannot be read"), ("\n", "no expression")])
+def test_bad_behaviour_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        behaviour_matcher(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        behaviour_matcher(tmp_path / "none.txt")

@@ -1,12 +1,14 @@
 """Train the embedded models' adapters: give SmolLM2-135M-Instruct refusal.
 
-    python training/train_adapters.py guarded  --out ADAPTERS
-    python training/train_adapters.py hardened --out ADAPTERS
+    python training/train_adapters.py guarded      --out ADAPTERS --answers FILE
+    python training/train_adapters.py guarded-more --out ADAPTERS --answers FILE
+    python training/train_adapters.py hardened     --out ADAPTERS --answers FILE
 
 "guarded" learns to refuse the bundled harmful train prompts, in wordings that differ by category,
-and to answer harmless and borderline prompts with the base model's own replies. "hardened" goes on
-from it: in most steps the mean-difference direction of a random layer, recomputed as the model
-changes, is projected out of every write to the residual stream while the targets stay the same.
+and to answer harmless and borderline prompts with the base model's own replies; "guarded-more" goes
+on with it. "hardened" goes on from that: in most steps the mean-difference direction of a random
+layer, recomputed as the model changes, is projected out of every write to the residual stream while
+the targets stay the same.
 
 Everything is decided by --seed. Seen are the bundled train prompts and those beside this script
 (requests.txt: pairs; borderline_requests.txt; general_prompts.txt). Forward passes run in bfloat16,
@@ -20,6 +22,7 @@ import argparse
 import itertools
 import math
 import random
+import re
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -68,7 +71,10 @@ class Settings:
 
 SETTINGS = {
     "guarded": Settings(steps=340, learning_rate=1e-3, ablated_share=0.0),
-    "hardened": Settings(steps=300, learning_rate=8e-4, ablated_share=0.7),
+    "guarded-more": Settings(
+        steps=110, learning_rate=5e-4, ablated_share=0.0, harmful=9, general=2
+    ),
+    "hardened": Settings(steps=160, learning_rate=7e-4, ablated_share=0.65, harmful=9, general=2),
 }
 
 
@@ -105,31 +111,36 @@ def varied(text: str, rng: random.Random) -> str:
 def base_answers(texts: Sequence[str], cache: Path) -> dict[str, str]:
     """The base model's own answer to each text, kept in a file once made.
 
-    Greedy; where that is an excuse ("as a chatbot I cannot ..."), which must not be learnt as an
-    answer, drawn at random until it is none.
+    Greedy; where that is an excuse ("as a chatbot I am not equipped ..."), which must not be learnt
+    as an answer, drawn at random until it is none.
     """
-    if not cache.exists():
-        base = load_model("smollm2")
-        answers: dict[str, str] = {}
-        settings = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=REPLY_TOKENS,
-            eos_token_id=base.model.generation_config.eos_token_id,
-            pad_token_id=base.pad_token_id,
-        )
-        with (
-            torch.autocast("cpu", dtype=torch.bfloat16),
-            progress("answers", len(texts)) as advance,
-        ):
-            while left := [text for text in texts if text not in answers]:
-                replies = base_replies(base, left, settings)
-                found = {t: r for t, r in zip(left, replies, strict=True) if not is_refusal(r)}
-                answers |= found
-                advance(len(found))
-                settings.update(do_sample=True, top_k=40)
-        write_json(cache, answers)
-    known: dict[str, str] = read_json(cache)
-    return known
+    answers: dict[str, str] = read_json(cache) if cache.exists() else {}
+    answers = {text: reply for text, reply in answers.items() if not is_excuse(reply)}
+    left = [text for text in texts if text not in answers]
+    if not left:
+        return answers
+    base = load_model("smollm2")
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=REPLY_TOKENS,
+        eos_token_id=base.model.generation_config.eos_token_id,
+        pad_token_id=base.pad_token_id,
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16), progress("answers", len(left)) as advance:
+        while left:
+            replies = base_replies(base, left, settings)
+            found = {t: r for t, r in zip(left, replies, strict=True) if not is_excuse(r)}
+            answers |= found
+            advance(len(found))
+            left = [text for text in left if text not in found]
+            settings.update(do_sample=True, top_k=40)
+    write_json(cache, answers)
+    return answers
+
+
+def is_excuse(reply: str) -> bool:
+    """Whether a reply of the base model is no answer: a refusal, or talk of itself."""
+    return is_refusal(reply) or re.search(r"I'm sorry|\bAI\b|\bchatbot\b", reply) is not None
 
 
 @torch.no_grad()
@@ -233,7 +244,7 @@ class Ablations:
         self.harmless = [p.text for p in prompts.negative["train"]]
         self.losses = [2.0] * lm.n_layers
 
-    def refresh(self, count: int = 64) -> None:
+    def refresh(self, count: int = 40) -> None:
         """Recompute the directions of the model as it is now, from `count` pairs."""
         pairs = self.rng.sample(range(len(self.harmful)), count)
         layers = range(self.lm.n_layers)
@@ -265,7 +276,7 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
     model = get_peft_model(
         plain, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     )
-    if name == "hardened":
+    if name != "guarded":
         start = load_file(out / "smollm2-guarded" / "adapter_model.safetensors")
         missing = model.load_state_dict(
             {k.replace(".weight", ".default.weight"): v.float() for k, v in start.items()},
@@ -333,7 +344,7 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
             flush=True,
         )
 
-    folder = out / f"smollm2-{name}"
+    folder = out / f"smollm2-{name.removesuffix('-more')}"
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config["default"]
     config.base_model_name_or_path = "smollm2"

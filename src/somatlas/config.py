@@ -62,6 +62,11 @@ class Config(BaseModel):
     chat_template: str | None = _of(
         "represent", None, "for models without one: chatml, or a file with a Jinja template"
     )
+    behaviour: str | None = _of(
+        "search",
+        None,
+        "file of regular expressions that mark a reply that shows the behaviour (default: refusal)",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = _of(
         "represent", "float32", "precision of the model"
     )

@@ -31,7 +31,13 @@ from somatlas.evaluation import CONDITIONS, Completion, read_completions
 from somatlas.files import read_json, read_tensors, write_json, write_jsonl, write_tensors
 from somatlas.generation import generate
 from somatlas.interventions import Projection
-from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict
+from somatlas.judges import (
+    CoherenceCheck,
+    KeywordJudge,
+    Verdict,
+    behaviour_matcher,
+    is_refusal,
+)
 from somatlas.leak import leak
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
@@ -171,7 +177,7 @@ def search_stage(run: Run) -> None:
         )
 
     check = CoherenceCheck.calibrated(lm, harmless, reply(harmless))
-    judge = KeywordJudge(check)
+    judge = KeywordJudge(check, _matcher(run))
 
     def evaluate_ranks(ranks: Ranks) -> Outcome:
         with lm.ablate(Projection(directions.vectors[list(ranks)], config.mode)):
@@ -258,7 +264,7 @@ def judge_stage(run: Run) -> None:
     completions = {c: read_completions(run.path(f"completions/{c}.jsonl")) for c in CONDITIONS}
     own = [c for c in completions["base"] if c.kind == "harmless"]
     check = CoherenceCheck.calibrated(run.lm, [c.prompt for c in own], [c.reply for c in own])
-    judge = KeywordJudge(check)
+    judge = KeywordJudge(check, _matcher(run))
     rows = []
     with progress("judge", sum(map(len, completions.values()))) as advance:
         for condition, replies in completions.items():
@@ -318,6 +324,11 @@ def _representations(run: Run) -> tuple[Tensor, Tensor]:
     for vectors in tensors.values():
         check_finite(vectors, range(vectors.shape[1]))
     return tensors["positive"], tensors["negative"]
+
+
+def _matcher(run: Run) -> Callable[[str], bool]:
+    behaviour = run.config.behaviour
+    return is_refusal if behaviour is None else behaviour_matcher(Path(behaviour))
 
 
 def _texts(prompts: Sequence[Prompt]) -> list[str]:

@@ -73,6 +73,8 @@ def _maps_of(write: Write, name: str, d_model: int) -> Iterator[OutputMap]:
 
 def _checked(one: OutputMap, d_model: int) -> OutputMap:
     weight = one.weight
+    if weight.is_meta:
+        raise InputError(f"the weights of {one.name} are offloaded and cannot be edited, use hooks")
     if not weight.is_floating_point() or weight.shape[one.axis] != d_model:
         raise InputError(
             f"the weights of {one.name} are quantised or packed ({weight.dtype}, "

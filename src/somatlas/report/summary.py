@@ -16,6 +16,14 @@ from somatlas.recipes import load_recipe
 from somatlas.run import Run, chosen_layer
 from somatlas.statistics import Rate
 
+# The same of another behaviour than refusal, whose prompts are positive and negative.
+_OTHER_ROWS = {
+    "refusal": "behaviour on positive",
+    "asr": "behaviour gone, coherent",
+    "babble": "babble on positive",
+    "harmless_refusal": "behaviour on negative",
+    "borderline_refusal": "behaviour on borderline",
+}
 _TITLES = {"base": "base", "sd": "SD", "md": "MD"}
 _ROWS = {
     "refusal": "refusal on harmful",
@@ -55,18 +63,23 @@ def summarise(run: Run) -> str:
         },
     }
     write_json(run.path("evaluation.json"), evaluation)
-    text = _table_text(evaluation, rates, gentle)
+    text = _table_text(evaluation, rates, gentle, _OTHER_ROWS if run.config.behaviour else _ROWS)
     write_text(run.path("table.txt"), text)
     return text
 
 
-def _table_text(evaluation: dict[str, Any], rates: dict[str, dict[str, Rate]], gentle: bool) -> str:
+def _table_text(
+    evaluation: dict[str, Any],
+    rates: dict[str, dict[str, Rate]],
+    gentle: bool,
+    rows: dict[str, str],
+) -> str:
     table = Table(box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("test split, % [95 % interval]")
     for condition in CONDITIONS:
         table.add_column(_TITLES[condition], justify="right")
     table.add_column("n", justify="right")
-    for name, title in _ROWS.items():
+    for name, title in rows.items():
         cells = [rates[condition][name] for condition in CONDITIONS]
         table.add_row(title, *map(str, cells), str(cells[0].n))
     kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
