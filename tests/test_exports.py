@@ -111,6 +111,15 @@ def test_what_weights_cannot_carry_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_an_adapter_cannot_edit_a_shared_head(tmp_path: Path, tiny_folder: Path) -> None:
+    lm = load_model(str(tiny_folder), edit_head=True)
+    with pytest.raises(InputError, match='tied_head = "paper"'):
+        save_adapter(lm, projection(lm), tmp_path / "a", CARD)
+    hooked = hooked_logits(lm)
+    save_model(lm, projection(lm), tmp_path / "m", CARD)
+    assert relative_gap(probe_logits(load_model(str(tmp_path / "m"))), hooked) < 1e-3
+
+
 def test_a_path_that_is_taken_is_refused(tmp_path: Path) -> None:
     lm = language_model("Llama")
     with pytest.raises(InputError, match="exists already"):
@@ -140,6 +149,7 @@ def test_a_run_saves_all_three_and_they_come_back_by_name(
         facts = json.loads(file.metadata()["somatlas"])
     assert facts["ranks ablated"] == " ".join(map(str, ranks))
     assert facts["base model"] == str(tiny_folder)
+    assert "Intended use" in (tmp_path / "directions.md").read_text()
     again = command("run", tiny_folder, "--out", tmp_path / "runs", "--save-model", places["model"])
     assert again.code == 2
     assert "exists already" in again.err

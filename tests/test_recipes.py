@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 
+from architectures import build
 from command import SMALL, Command
+from conftest import tiny_tokenizer
 from somatlas import InputError
 from somatlas.config import Config
 from somatlas.recipes import load_recipe, recipe_names
@@ -80,3 +84,40 @@ def test_bad_recipes(text: str, message: str, tmp_path: Path) -> None:
 def test_an_unknown_recipe_names_those_there_are(command: Command) -> None:
     assert "llama2-7b" in command.fails("run", "--recipe", "llama9")
     assert "does not exist" in command.fails("run", "--recipe", "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("llama2-7b", "Llama"),
+        ("qwen2.5-3b", "Qwen2"),
+        ("gemma2-9b", "Gemma2"),
+        ("mistral-7b-rr", "Mistral"),
+    ],
+)
+def test_a_recipe_runs_on_a_tiny_model_of_its_architecture(
+    command: Command, tmp_path: Path, name: str, architecture: str
+) -> None:
+    """All of the recipe but its size; Qwen's first models bring their own code and are left out."""
+    build(architecture).save_pretrained(tmp_path / "tiny")
+    tiny_tokenizer().save_pretrained(tmp_path / "tiny")
+    recipe = load_recipe(name)
+    settings = {
+        **recipe.settings,
+        "model": str(tmp_path / "tiny"),
+        "prompts": "bundled",
+        "device": "cpu",
+        "dtype": "float32",
+        "layer": 1,
+        "k": 2,
+    }
+    content = {**settings, "published": recipe.published}
+    (tmp_path / "r.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
+    result = command("run", "--recipe", tmp_path / "r.toml", *SMALL, "--out", tmp_path / "runs")
+    assert result.code == 0, result.err
+    assert f"published: ASR {recipe.published['asr']} %" in result.out
+    assert ("leak: a norm follows the writes" in result.out) == (architecture == "Gemma2")
+    folder = tmp_path / "runs" / "tiny" / "default"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["published"]["ranks"] == recipe.published["ranks"]
+    assert (evaluation["leak"]["md"] > 0) == (architecture == "Gemma2")

@@ -1,8 +1,8 @@
 """Train the embedded models' adapters: give SmolLM2-135M-Instruct refusal.
 
-    python training/train_adapters.py guarded      --out ADAPTERS --answers FILE
-    python training/train_adapters.py guarded-more --out ADAPTERS --answers FILE
-    python training/train_adapters.py hardened     --out ADAPTERS --answers FILE
+    python training/train_adapters.py PHASE --out ADAPTERS --answers FILE
+
+with the phases guarded, guarded-more, hardened, hardened-more, hardened-last, in that order.
 
 "guarded" learns to refuse the bundled harmful train prompts, in wordings that differ by category,
 and to answer harmless and borderline prompts with the base model's own replies; "guarded-more" goes
@@ -67,14 +67,24 @@ class Settings:
     harmless: int = 5
     borderline: int = 4
     general: int = 3
+    start: str | None = None
 
 
+# Phases; each goes on from the adapter named by `start` and writes smollm2-guarded or -hardened.
 SETTINGS = {
     "guarded": Settings(steps=340, learning_rate=1e-3, ablated_share=0.0),
     "guarded-more": Settings(
-        steps=110, learning_rate=5e-4, ablated_share=0.0, harmful=9, general=2
+        start="guarded", steps=110, learning_rate=5e-4, ablated_share=0.0, harmful=9, general=2
     ),
-    "hardened": Settings(steps=160, learning_rate=7e-4, ablated_share=0.65, harmful=9, general=2),
+    "hardened": Settings(
+        start="guarded", steps=160, learning_rate=7e-4, ablated_share=0.65, harmful=9, general=2
+    ),
+    "hardened-more": Settings(
+        start="hardened", steps=120, learning_rate=9e-4, ablated_share=0.8, harmful=9, general=2
+    ),
+    "hardened-last": Settings(
+        start="hardened", steps=56, learning_rate=7e-4, ablated_share=0.85, harmful=8, general=3
+    ),
 }
 
 
@@ -242,7 +252,7 @@ class Ablations:
         prompts = bundled_prompts()
         self.harmful = [p.text for p in prompts.positive["train"]]
         self.harmless = [p.text for p in prompts.negative["train"]]
-        self.losses = [2.0] * lm.n_layers
+        self.losses = [1.0] * lm.n_layers
 
     def refresh(self, count: int = 40) -> None:
         """Recompute the directions of the model as it is now, from `count` pairs."""
@@ -255,8 +265,8 @@ class Ablations:
         self.projections = [Projection(direction[None]) for direction in directions]
 
     def draw(self) -> int:
-        """A layer, with chances that grow with the square of its running loss."""
-        return self.rng.choices(range(self.lm.n_layers), weights=[x * x for x in self.losses])[0]
+        """A layer, with chances that grow with the cube of its running loss."""
+        return self.rng.choices(range(self.lm.n_layers), weights=[x**3 for x in self.losses])[0]
 
     def note(self, layer: int, loss: float) -> None:
         self.losses[layer] += 0.5 * (loss - self.losses[layer])
@@ -276,8 +286,8 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
     model = get_peft_model(
         plain, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
     )
-    if name != "guarded":
-        start = load_file(out / "smollm2-guarded" / "adapter_model.safetensors")
+    if settings.start is not None:
+        start = load_file(out / f"smollm2-{settings.start}" / "adapter_model.safetensors")
         missing = model.load_state_dict(
             {k.replace(".weight", ".default.weight"): v.float() for k, v in start.items()},
             strict=False,
@@ -319,6 +329,12 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     ablations = Ablations(lm, rng)
+    if settings.ablated_share:
+        ablations.refresh()
+        probe = [encode(example, OPENING_TOKENS) for example in groups["harmful"][::60]]
+        for place, one in enumerate(ablations.projections):
+            with torch.no_grad(), lm.ablate(one), torch.autocast("cpu", torch.bfloat16):
+                ablations.losses[place] = reply_loss(model, shared, probe, lm.pad_token_id).item()
     started = time.monotonic()
     for step in range(settings.steps):
         warm = min(1.0, (step + 1) / 20)
@@ -344,7 +360,7 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
             flush=True,
         )
 
-    folder = out / f"smollm2-{name.removesuffix('-more')}"
+    folder = out / f"smollm2-{name.partition('-')[0]}"
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config["default"]
     config.base_model_name_or_path = "smollm2"

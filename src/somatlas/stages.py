@@ -58,14 +58,15 @@ def represent_stage(run: Run) -> None:
             f"a grid of {neurons} neurons is larger than the {len(sides['positive'])} train "
             "prompts it maps: use a smaller --grid or more prompts"
         )
+    lm = run.lm  # loaded before the progress starts
     if run.config.layer is not None:
-        check_layers(run.lm, [run.config.layer])
+        check_layers(lm, [run.config.layer])
     with progress("represent", sum(map(len, sides.values()))) as advance:
         vectors = {
             name: represent(
-                run.lm,
+                lm,
                 _texts(prompts),
-                range(run.lm.n_layers),
+                range(lm.n_layers),
                 batch_size=run.config.batch_size,
                 advance=advance,
             )

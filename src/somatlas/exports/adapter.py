@@ -10,6 +10,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from somatlas.errors import InputError
 from somatlas.exports.card import Provenance
 from somatlas.exports.checkpoint import (
     check_editable,
@@ -21,7 +22,7 @@ from somatlas.files import atomic_folder, write_text
 from somatlas.interventions import OutputMap, Projection, edited_weights, low_rank_update
 from somatlas.layers import mean_kl
 from somatlas.models.language_model import LanguageModel
-from somatlas.models.output_maps import output_maps, untie_head
+from somatlas.models.output_maps import is_tied, output_maps, untie_head
 
 # PEFT has no LoRA for the output projection of these mixers (its own check says so).
 _MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
@@ -59,6 +60,11 @@ def save_adapter(
     """
     check_new(folder)
     check_editable(lm)
+    if lm.edit_head and is_tied(lm.model):
+        raise InputError(
+            'tied_head = "paper" edits the output head too, which an adapter leaves alone: use '
+            "--save-model, or --tied-head keep"
+        )
     untie_head(lm.model)
     maps = output_maps(lm.model, lm.structure)
     carried, left_out = carried_by_lora(lm, maps)

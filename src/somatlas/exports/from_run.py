@@ -9,6 +9,7 @@ from somatlas.directions import DirectionSet
 from somatlas.exports.adapter import save_adapter
 from somatlas.exports.card import Provenance
 from somatlas.exports.checkpoint import check_new, save_model
+from somatlas.files import write_text
 from somatlas.interventions import Projection
 from somatlas.run import Run, chosen_layer
 from somatlas.stages import chosen_directions
@@ -39,6 +40,10 @@ def save_exports(run: Run, paths: Mapping[str, Path | None]) -> list[Path]:
         else:
             source = run.config.directions or run.path("directions.safetensors")
             DirectionSet.load(Path(source)).save(path, provenance.facts())
+            form = (
+                "Directions in rank order, one a row, as safetensors; the metadata says the same."
+            )
+            write_text(path.with_suffix(".md"), provenance.card(f"{path.name}, directions", form))
     return list(wanted.values())
 
 
