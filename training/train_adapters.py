@@ -2,7 +2,8 @@
 
     python training/train_adapters.py PHASE --out ADAPTERS --answers FILE
 
-with the phases guarded, guarded-more, hardened, hardened-more, hardened-last, in that order.
+with the phases guarded, guarded-more, hardened, hardened-more, hardened-last,
+hardened-calm, in that order.
 
 "guarded" learns to refuse the bundled harmful train prompts, in wordings that differ by category,
 and to answer harmless and borderline prompts with the base model's own replies; "guarded-more" goes
@@ -84,6 +85,15 @@ SETTINGS = {
     ),
     "hardened-last": Settings(
         start="hardened", steps=56, learning_rate=7e-4, ablated_share=0.85, harmful=8, general=3
+    ),
+    "hardened-calm": Settings(
+        start="hardened",
+        steps=38,
+        learning_rate=6e-4,
+        ablated_share=0.45,
+        harmful=7,
+        harmless=7,
+        general=2,
     ),
 }
 
