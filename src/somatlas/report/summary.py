@@ -83,7 +83,8 @@ def _table_text(
         cells = [rates[condition][name] for condition in CONDITIONS]
         table.add_row(title, *map(str, cells), str(cells[0].n))
     kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
-    table.add_row("KL on harmless (nats)", *kl, str(rates["base"]["harmless_refusal"].n))
+    side = "harmless" if rows is _ROWS else "negative"
+    table.add_row(f"KL on {side} (nats)", *kl, str(rates["base"]["harmless_refusal"].n))
 
     console = Console(file=io.StringIO(), width=110, record=True)
     console.print(table)
