@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,28 @@ def test_no_two_prompts_are_alike(bundled: PromptSet) -> None:
         (a.text, b.text)
         for (a, x), (b, y) in itertools.combinations(prompts, 2)
         if len(x & y) > (0.8 if a.pair is not None and a.pair == b.pair else 0.5) * len(x | y)
+    ]
+    assert alike == []
+
+
+def test_what_trains_the_embedded_models_is_not_like_what_measures_them(bundled: PromptSet) -> None:
+    """Requests beside the training script against val and test: Jaccard at most 0.5, as above."""
+    folder = Path(__file__).parents[1] / "training"
+    lines = [
+        field
+        for name in ("requests.txt", "borderline_requests.txt", "general_prompts.txt")
+        for line in (folder / name).read_text(encoding="utf-8").splitlines()
+        for field in line.split(" | ")[0 if name.startswith("general") else 1 :]
+    ]
+    held_out = [
+        p.text for s in ("val", "test") for side in SIDES for p in getattr(bundled, side)[s]
+    ]
+    known = [(text, words(text)) for text in held_out]
+    alike = [
+        (line, text)
+        for line in lines
+        for text, w in known
+        if len(w & words(line)) > 0.5 * len(w | words(line))
     ]
     assert alike == []
 

@@ -51,14 +51,6 @@ def edited_weights(maps: Iterable[OutputMap], projection: Projection) -> Iterato
             _add(tensor, coefficients, projection)
 
 
-def edit_weights(maps: Iterable[OutputMap], projection: Projection) -> None:
-    """Change every map for good so that it writes P y."""
-    for one in maps:
-        _subtract(one.vectors, projection)
-        if one.bias is not None:
-            _subtract(one.bias.detach(), projection)
-
-
 def low_rank_update(one: OutputMap, projection: Projection) -> tuple[Tensor, Tensor]:
     """The edit of a single matrix as (d, k) @ (k, n), both float32 on the CPU: -A and B^T W.
 
