@@ -212,7 +212,7 @@ def test_a_stopped_process_is_resumed_by_the_same_command(
     folder = whole.parent / "stopped"
     process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     while process.poll() is None and not (folder / "study.db").exists():
-        time.sleep(0.02)
+        time.sleep(0.002)
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if stop == signal.SIGINT else -stop), err

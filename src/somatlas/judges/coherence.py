@@ -19,6 +19,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.statistics import quantile
 
 _NGRAM = 4
+_CALIBRATION_TOKENS = 16  # in shorter replies one odd token decides the mean
 _CALIBRATION_SHARE = 0.98  # of the model's own harmless replies pass each measure
 
 
@@ -50,10 +51,11 @@ class CoherenceCheck:
         ids = [_reply_ids(lm, reply) for reply in replies]
         strangers = [*prompts[1:], prompts[0]]
         surprise = surprises(lm, strangers, ids, batch_size)
+        long = [s for s, row in zip(surprise, ids, strict=True) if len(row) >= _CALIBRATION_TOKENS]
         return cls(
             lm,
             max_repetition=quantile([repetition(row) for row in ids], _CALIBRATION_SHARE),
-            max_surprise=quantile(surprise, _CALIBRATION_SHARE),
+            max_surprise=quantile(long or surprise, _CALIBRATION_SHARE),
             batch_size=batch_size,
         )
 
