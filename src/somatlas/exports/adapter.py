@@ -69,11 +69,14 @@ def save_adapter(
     maps = output_maps(lm.model, lm.structure)
     carried, left_out = carried_by_lora(lm, maps)
     embedded = {id(write.module.weight) for write in lm.structure.embeddings}
+    with lm.ablate(projection):
+        expected = probe_logits(lm)
     losses = [
-        _loss(lm, projection, carried, "as PEFT loads it"),
+        _loss(lm, projection, expected, carried, "as PEFT loads it"),
         _loss(
             lm,
             projection,
+            expected,
             [one for one in carried if id(one.weight) not in embedded],
             "without the part of the embedding, which many servers do not load",
         ),
@@ -110,10 +113,14 @@ def save_adapter(
         write_text(target / "README.md", provenance.card(f"{lm.name}, adapter", form))
 
 
-def _loss(lm: LanguageModel, projection: Projection, maps: list[OutputMap], what: str) -> str:
-    """What editing these maps alone leaves out: a line for the card."""
-    with lm.ablate(projection):
-        expected = probe_logits(lm)
+def _loss(
+    lm: LanguageModel,
+    projection: Projection,
+    expected: Tensor,
+    maps: Sequence[OutputMap],
+    what: str,
+) -> str:
+    """What editing these maps alone leaves out of the hooks' logits: a line for the card."""
     with edited_weights(maps, projection):
         actual = probe_logits(lm)
     kl = mean_kl(expected.log_softmax(-1), actual.log_softmax(-1))
