@@ -10,7 +10,8 @@ import transformers
 from transformers import PreTrainedModel
 
 from conftest import tiny_tokenizer
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.batches import head_cache_is_exact
+from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.structure import find_structure
 
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
@@ -149,5 +150,11 @@ def language_model(name: str) -> LanguageModel:
     """The tiny model with the byte-level chat tokenizer, found and verified as any other."""
     model, tokenizer = build(name), tiny_tokenizer()
     tokenizer.padding_side = "left"
-    ids = torch.tensor([tokenizer("Hello there")["input_ids"]])
-    return LanguageModel(model, tokenizer, find_structure(model, ids), name)
+    ids = [chat_token_ids(tokenizer, text) for text in ("Hello there", "Hi")]
+    return LanguageModel(
+        model,
+        tokenizer,
+        find_structure(model, torch.tensor(ids[:1])),
+        name,
+        shares_head=head_cache_is_exact(model, ids),
+    )

@@ -253,9 +253,10 @@ def test_infinite_representations(
     from somatlas.files import read_tensors, write_tensors
 
     run = tmp_path / "runs" / "tiny" / "default"
-    tensors, metadata = read_tensors(run / "representations.safetensors")
-    tensors["positive"][3, 1, 0] = torch.inf
-    write_tensors(run / "representations.safetensors", tensors, metadata)
+    shard = run / "representations" / "positive-00000.safetensors"
+    tensors, metadata = read_tensors(shard)
+    tensors["vectors"][3, 1, 0] = torch.inf
+    write_tensors(shard, tensors, metadata)
     done = json.loads((run / "stages.json").read_text())
     del done["map"]
     (run / "stages.json").write_text(json.dumps(done))

@@ -16,7 +16,7 @@ from somatlas.layers import (
     first_token_log_probabilities,
     mean_kl,
     refusal_scores,
-    score_layers,
+    score_layer,
 )
 from somatlas.models.language_model import LanguageModel
 
@@ -83,16 +83,19 @@ def test_no_layer_beats_the_chosen_one(pairs: list[tuple[float, float]]) -> None
 def test_each_layer_is_scored_under_its_own_ablation(tiny: LanguageModel) -> None:
     directions = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     base = first_token_log_probabilities(tiny, PROMPTS, 3)
-    scores = score_layers(
-        tiny,
-        directions,
-        [1, 3],
-        PROMPTS[:2],
-        PROMPTS,
-        refusal_tokens=[5, 9],
-        base_harmless=base,
-        batch_size=2,
-    )
+    scores = [
+        score_layer(
+            tiny,
+            layer,
+            direction,
+            PROMPTS[:2],
+            PROMPTS,
+            refusal_tokens=[5, 9],
+            base_harmless=base,
+            batch_size=2,
+        )
+        for layer, direction in zip([1, 3], directions, strict=True)
+    ]
     assert [s.layer for s in scores] == [1, 3]
     for s, direction in zip(scores, directions, strict=True):
         P = Projection(direction[None])

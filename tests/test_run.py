@@ -31,7 +31,9 @@ FILES = {
     "layers.json",
     "map.png",
     "map.safetensors",
-    "representations.safetensors",
+    "representations/index.json",
+    "representations/negative-00000.safetensors",
+    "representations/positive-00000.safetensors",
     "search.json",
     "single_direction.safetensors",
     "stages.json",
@@ -180,9 +182,9 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C inside the n-th generation: in calibration, in a trial, between test conditions."""
-    from somatlas import stages
+    from somatlas.stages import ablate, search
 
-    generate, calls = stages.generate, 0
+    generate, calls = search.generate, 0
 
     def interrupting(*args: Any, **kwargs: Any) -> list[str]:
         nonlocal calls
@@ -193,7 +195,8 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
 
     place = ("--out", whole.parents[1], "--name", "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "generate", interrupting)
+        patch.setattr(search, "generate", interrupting)
+        patch.setattr(ablate, "generate", interrupting)
         code, _, err = command("run", tiny_folder, *SMALL, *place)
     assert code == 130
     assert "the same command goes on" in err
@@ -242,13 +245,12 @@ def test_directions_and_ids_can_be_given_by_hand(
     assert (evaluation["layer"], evaluation["ranks"]) == (1, [2, 0])
 
 
-def test_representations_are_named_and_dated_by_the_model(whole: Path) -> None:
-    tensors, metadata = read_tensors(whole / "representations.safetensors")
-    assert {k: tuple(v.shape) for k, v in tensors.items()} == {
-        "positive": (24, 4, 32),
-        "negative": (24, 4, 32),
-    }
-    assert metadata["model"].endswith("tiny")
+def test_representations_lie_in_shards_of_one_side(whole: Path) -> None:
+    for side in ("positive", "negative"):
+        path = whole / "representations" / f"{side}-00000.safetensors"
+        tensors, metadata = read_tensors(path)
+        assert {k: tuple(v.shape) for k, v in tensors.items()} == {"vectors": (24, 4, 32)}
+        assert metadata["side"] == side
 
 
 def test_environment_and_config_file_are_read_in_that_order(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from minisom import MiniSom
 
 from somatlas import SOM, DirectionSet, InputError
+from somatlas.som import fit_all
 
 
 def samples(n: int, d: int, seed: int) -> np.ndarray:
@@ -114,12 +115,19 @@ def test_scaling_the_data_scales_the_map(scale: float, seed: int) -> None:
     np.testing.assert_allclose(scaled.weights_, plain.weights_ * scale, rtol=1e-6, atol=1e-9)
 
 
-def test_prediction_in_chunks_equals_prediction_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prediction_is_the_nearest_neuron() -> None:
     X = samples(100, 8, 0)
     som = SOM(iterations=200).fit(X)
-    whole = som.predict(X)
-    monkeypatch.setattr("somatlas.som._CHUNK_ELEMENTS", 300)
-    np.testing.assert_array_equal(som.predict(X), whole)
+    gaps = np.linalg.norm(X[:, None].astype(float) - som.weights_, axis=-1)
+    np.testing.assert_array_equal(som.predict(X), gaps.argmin(axis=1))
+
+
+def test_maps_fitted_side_by_side_are_those_fitted_alone() -> None:
+    jobs = [(SOM(seed=seed, iterations=300), samples(60, 8, seed)) for seed in range(6)]
+    together = fit_all(jobs, threads=3)
+    for seed, som in enumerate(together):
+        alone = SOM(seed=seed, iterations=300).fit(samples(60, 8, seed))
+        np.testing.assert_array_equal(som.weights_, alone.weights_)
 
 
 @pytest.mark.parametrize(

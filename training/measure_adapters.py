@@ -10,24 +10,32 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from somatlas import Projection
 from somatlas.directions import mean_difference
 from somatlas.generation import generate
-from somatlas.judges import is_refusal
+from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.files import read_prompts
+from somatlas.prompts.sets import spread
 from somatlas.representations import represent
 from somatlas.statistics import wilson
 
 TOKENS = 96
+SD_PROMPTS = 64  # harmful test prompts a layer
 
 
 def refusals(lm: LanguageModel, name: str, prompts: list[str], dump: Path | None) -> None:
-    replies = generate(lm, prompts, max_new_tokens=TOKENS, batch_size=64)
+    def settled(texts: Mapping[int, str]) -> list[int]:
+        return [row for row, text in texts.items() if is_settled_refusal(text)]
+
+    replies = generate(
+        lm, prompts, max_new_tokens=TOKENS, batch_size=64, watch=None if dump else settled
+    )
     print(f"{name}: {wilson(sum(map(is_refusal, replies)), len(replies))}", flush=True)
     if dump is not None:
         rows = [
@@ -65,7 +73,7 @@ def main() -> None:
         )
         for layer, direction in enumerate(mean_difference(harmful, harmless)):
             with lm.ablate(Projection(direction[None])):
-                texts = [p.text for p in prompts.positive["test"]]
+                texts = [p.text for p in spread(prompts.positive["test"], SD_PROMPTS)]
                 refusals(lm, f"harmful test, SD at layer {layer}", texts, arguments.dump)
 
 

@@ -1,15 +1,12 @@
 """Train the embedded models' adapters: give SmolLM2-135M-Instruct refusal.
 
-    python training/train_adapters.py PHASE --out ADAPTERS --answers FILE
-
-with the phases guarded, guarded-more, hardened, hardened-more, hardened-last,
-hardened-calm, in that order.
+    python training/train_adapters.py guarded --out ADAPTERS --answers FILE
+    python training/train_adapters.py hardened --out ADAPTERS --answers FILE
 
 "guarded" learns to refuse the bundled harmful train prompts, in wordings that differ by category,
-and to answer harmless and borderline prompts with the base model's own replies; "guarded-more" goes
-on with it. "hardened" goes on from that: in most steps the mean-difference direction of a random
-layer, recomputed as the model changes, is projected out of every write to the residual stream while
-the targets stay the same.
+and to answer harmless and borderline prompts with the base model's own replies. "hardened" goes on
+from it: in most steps the mean-difference direction of one layer, recomputed as the model changes,
+is projected out of every write to the residual stream while the targets stay the same.
 
 Everything is decided by --seed. Seen are the bundled train prompts and those beside this script
 (requests.txt: pairs; borderline_requests.txt; general_prompts.txt). Forward passes run in bfloat16,
@@ -20,14 +17,13 @@ that all prompts share is computed once a step.
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import random
 import re
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +37,7 @@ from somatlas import Projection
 from somatlas.directions import mean_difference
 from somatlas.files import read_json, write_json
 from somatlas.judges import is_refusal
+from somatlas.models.batches import common_head
 from somatlas.models.embedded import fetch_base
 from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.load import load_model
@@ -59,41 +56,47 @@ FIRST_TOKENS, FIRST_WEIGHT = 4, 4.0  # the opening decides between refusing and 
 
 @dataclass(frozen=True)
 class Settings:
-    """What differs between the two adapters."""
+    """What differs between the two adapters.
+
+    ablated_share : share of the steps with a direction projected out, halved in the last quarter,
+    where the model learns once more how it stands unablated.
+    """
 
     steps: int
     learning_rate: float
-    ablated_share: float
-    harmful: int = 8
+    ablated_share: float = 0.0
+    harmful: int = 9
     harmless: int = 5
     borderline: int = 4
-    general: int = 3
+    general: int = 2
     start: str | None = None
 
 
-# Phases; each goes on from the adapter named by `start` and writes smollm2-guarded or -hardened.
 SETTINGS = {
-    "guarded": Settings(steps=340, learning_rate=1e-3, ablated_share=0.0),
-    "guarded-more": Settings(
-        start="guarded", steps=110, learning_rate=5e-4, ablated_share=0.0, harmful=9, general=2
-    ),
+    "guarded": Settings(steps=430, learning_rate=1e-3),
     "hardened": Settings(
-        start="guarded", steps=160, learning_rate=7e-4, ablated_share=0.65, harmful=9, general=2
+        start="guarded",
+        steps=330,
+        learning_rate=9e-4,
+        ablated_share=0.85,
+        harmful=8,
+        harmless=6,
     ),
     "hardened-more": Settings(
-        start="hardened", steps=120, learning_rate=9e-4, ablated_share=0.8, harmful=9, general=2
-    ),
-    "hardened-last": Settings(
-        start="hardened", steps=56, learning_rate=7e-4, ablated_share=0.85, harmful=8, general=3
-    ),
-    "hardened-calm": Settings(
         start="hardened",
-        steps=38,
-        learning_rate=6e-4,
-        ablated_share=0.45,
+        steps=64,
+        learning_rate=7e-4,
+        ablated_share=0.6,
         harmful=7,
         harmless=7,
-        general=2,
+    ),
+    "hardened-last": Settings(
+        start="hardened",
+        steps=60,
+        learning_rate=6e-4,
+        ablated_share=0.6,
+        harmful=8,
+        harmless=6,
     ),
 }
 
@@ -167,20 +170,17 @@ def is_excuse(reply: str) -> bool:
 def base_replies(lm: LanguageModel, texts: Sequence[str], settings: GenerationConfig) -> list[str]:
     """One reply to each text."""
     replies = [""] * len(texts)
-    for rows, batch in lm.batches(texts, 64):
-        output = lm.model.generate(**batch, generation_config=settings)
-        new = output[:, batch["input_ids"].shape[1] :]
-        for row, reply in zip(
-            rows, lm.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-        ):
+    for batch in replace(lm, shares_head=False).batches(texts, 64):
+        output = lm.model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            generation_config=settings,
+        )
+        new = output[:, batch.input_ids.shape[1] :]
+        decoded = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
+        for row, reply in zip(batch.rows, decoded, strict=True):
             replies[row] = reply.strip()
     return replies
-
-
-def common_head(rows: Sequence[Sequence[int]]) -> list[int]:
-    """The token ids that all rows begin with."""
-    columns = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
-    return [ids[0] for ids in columns]
 
 
 class Pool:
@@ -352,7 +352,8 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
         optimizer.param_groups[0]["lr"] = rate
         if settings.ablated_share and step % 10 == 0:
             ablations.refresh()
-        layer = ablations.draw() if rng.random() < settings.ablated_share else None
+        share = settings.ablated_share * (1.0 if step < 0.75 * settings.steps else 0.5)
+        layer = ablations.draw() if rng.random() < share else None
         projection = None if layer is None else ablations.projections[layer]
         length = REPLY_TOKENS if rng.random() < WHOLE_SHARE else OPENING_TOKENS
         encoded = [encode(example, length) for example in next(batches)]

@@ -67,11 +67,17 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
     from somatlas.stages import WORK
+    from somatlas.stages.search import check_storage
+    from somatlas.workers import SHARED, share
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
     run = open_run(_given(flags), config, from_environment())
     check_exports(exports)
+    if "search" in stages:
+        check_storage(run)
     for stage in stages:
+        if run.config.workers > 1 and stage in SHARED and not run.is_done(stage):
+            share(run, stage)
         if not run.carry_out(stage, WORK[stage]):
             click.echo(f"{stage}: done before", err=True)
     if "judge" in stages:

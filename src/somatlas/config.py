@@ -71,6 +71,10 @@ class Config(BaseModel):
         "represent", "float32", "precision of the model"
     )
 
+    layers: tuple[int, ...] | None = _of(
+        "represent", None, "layers to keep, as 8-24 or 3,7,12 (default: all)"
+    )
+
     site: Literal["projection", "residual"] = _of(
         "layers",
         "projection",
@@ -87,6 +91,9 @@ class Config(BaseModel):
         "layers", None, "ids of the tokens that open a refusal, comma-separated (default: found)"
     )
 
+    method: Literal["som", "random", "covariance", "sd", "layers", "pca", "kmeans", "leace"] = _of(
+        "map", "som", "what makes the directions: the map, or a method to compare it with"
+    )
     grid: tuple[Count, Count] = _of("map", (4, 4), "ROWSxCOLUMNS of the map (paper: 4x4)")
     topology: Literal["hexagonal", "rectangular"] = _of("map", "hexagonal", "the map's grid")
     sigma: float = _of("map", 0.33, "neighbourhood width in grid steps (paper: 0.33)", gt=0)
@@ -102,6 +109,19 @@ class Config(BaseModel):
     ordered: bool = _of("search", False, "search ordered tuples, as the paper, not subsets")
     val_prompts: Count = _of("search", 32, "harmful val prompts a trial answers (paper: 41)")
     search_tokens: Count = _of("search", 48, "tokens of a trial's replies")
+    selection_prompts: Count = _of(
+        "search", 32, "further harmful val prompts, that the winner is chosen on"
+    )
+    objective: Literal["asr", "asr,kl"] = _of(
+        "search", "asr", "what to optimise: attack success, or that and little drift (KL)"
+    )
+    max_kl: float | None = _of(
+        "search",
+        None,
+        "the winner's KL on harmless replies, in nats a token, is at most this",
+        gt=0,
+    )
+    lanes: Count = _of("search", 1, "trials evaluated side by side in one batch (GPUs: 4 to 16)")
 
     directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
     ids: tuple[int, ...] | None = _of(
@@ -114,6 +134,15 @@ class Config(BaseModel):
     name: str = _of(None, "default", "the run's folder below the model's")
     out: Path = _of(None, Path("runs"), "folder of all runs")
     device: str = _of(None, "cpu", "cpu, cuda, cuda:1, mps, or auto: spread over all")
+    storage: str | None = _of(
+        None,
+        None,
+        "database URL of the search, shared by many machines (default: in the run folder)",
+    )
+    workers: Count = _of(None, 1, "processes that share represent and search, one per GPU")
+    part: tuple[int, Count] | None = _of(
+        None, None, "I/N: only worker I's share of represent or search, of N (0 to N - 1)"
+    )
     batch_size: Count = _of(None, 64, "prompts in one forward pass")
     trust_remote_code: bool = _of(None, False, "run code that comes with the model")
 
@@ -121,6 +150,38 @@ class Config(BaseModel):
     @classmethod
     def _parse_grid(cls, value: Any) -> Any:
         return value.lower().split("x") if isinstance(value, str) else value
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _parse_layers(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        layers: list[int] = []
+        for item in value.split(","):
+            first, _, last = item.partition("-")
+            if not (first.isdigit() and (last or first).isdigit()):
+                raise ValueError("must be like 8-24 or 3,7,12")
+            layers += range(int(first), int(last or first) + 1)
+        return layers
+
+    @field_validator("layers")
+    @classmethod
+    def _ordered_layers(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and (not value or min(value) < 0):
+            raise ValueError("must name at least one layer, from 0 on")
+        return None if value is None else tuple(sorted(set(value)))
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def _parse_part(cls, value: Any) -> Any:
+        return value.split("/") if isinstance(value, str) else value
+
+    @field_validator("part")
+    @classmethod
+    def _part_of_whole(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError("must be I/N with I from 0 to N - 1")
+        return value
 
     @field_validator("ids", "refusal_tokens", mode="before")
     @classmethod
@@ -136,7 +197,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Self:
-        available = min(self.candidates, self.grid[0] * self.grid[1])
+        neurons = self.grid[0] * self.grid[1]
+        available = min(self.candidates, neurons) if self.method == "som" else self.candidates
         if self.k > available:
             raise ValueError(
                 f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "

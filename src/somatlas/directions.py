@@ -55,12 +55,12 @@ class DirectionSet:
         )
 
     @classmethod
-    def single(cls, harmful: Tensor, harmless: Tensor) -> Self:
-        """The single direction (SD) of harmful (n, d) and harmless (m, d) representations."""
+    def single(cls, mean_difference: Tensor, hits: int) -> Self:
+        """The single direction (SD) alone, from `mean_difference`; hits harmful prompts gave it."""
         return cls(
-            vectors=mean_difference(harmful, harmless)[None],
+            vectors=mean_difference[None],
             neurons=torch.zeros(1, dtype=torch.int64),
-            hits=torch.tensor([len(harmful)]),
+            hits=torch.tensor([hits]),
         )
 
     def save(self, path: Path, metadata: Mapping[str, str]) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import Cache, GenerationConfig
 
+from somatlas.interventions import RowProjections
+from somatlas.models.batches import Batch
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
+
+# Told the text so far of the rows that still go on; says which of them need not.
+Watch = Callable[[Mapping[int, str]], Collection[int]]
+
+_WATCH_EVERY = 4  # tokens between two looks
+_COMPACT_SHARE = 0.125  # of a batch's rows must have ended before they are taken out of it
 
 
 @torch.no_grad()
@@ -18,25 +27,106 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
+    ablations: RowProjections | None = None,
+    watch: Watch | None = None,
     advance: Advance = ignore,
 ) -> list[str]:
     """The greedy reply to each prompt, in the prompts' order, special tokens left out.
 
     Greedy means the model's own first choice: sampling settings and repetition penalties of its
-    generation config are not used. `advance` is told the number of prompts done.
+    generation config are not used. ablations : reply g * len(prompts) + i is that to prompt i under
+    ablation g, which must be in force. watch : rows that it names end where they are; where the
+    model's cache is not one that rows can be taken out of, it is not asked. `advance` is told the
+    number of replies done.
     """
+    replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
+    batches = lm.batches(prompts, batch_size, ablations=ablations, room=max_new_tokens)
+    for batch in batches:
+        if batch.cache is None:
+            ids = _by_transformers(lm, batch, max_new_tokens)
+        else:
+            ids = _Decoding(lm, batch, batch.cache, ablations).run(max_new_tokens, watch)
+        texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        for row, text in zip(batch.rows, texts, strict=True):
+            replies[row] = text.strip()
+        advance(len(batch.rows))
+    return replies
+
+
+def _by_transformers(lm: LanguageModel, batch: Batch, max_new_tokens: int) -> list[list[int]]:
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=lm.model.generation_config.eos_token_id,
         pad_token_id=lm.pad_token_id,
     )
-    replies = [""] * len(prompts)
-    for rows, batch in lm.batches(prompts, batch_size):
-        output = lm.model.generate(**batch, generation_config=settings)
-        new = output[:, batch["input_ids"].shape[1] :]
-        texts = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
-        for row, text in zip(rows, texts, strict=True):
-            replies[row] = text.strip()
-        advance(len(rows))
-    return replies
+    output: Tensor = lm.model.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        generation_config=settings,
+    )
+    return list(output[:, batch.input_ids.shape[1] :].tolist())
+
+
+class _Decoding:
+    """One batch being decoded; rows that have ended are taken out of it."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        batch: Batch,
+        cache: Cache,
+        ablations: RowProjections | None,
+    ) -> None:
+        self.lm, self.batch, self.cache, self.ablations = lm, batch, cache, ablations
+        self.replies: list[list[int]] = [[] for _ in batch.rows]
+        self.live = list(range(len(batch.rows)))  # places in the batch of the rows still in it
+        self.ended: set[int] = set()  # of those, the ones that need no further token
+        eos = lm.model.generation_config.eos_token_id
+        self.stops = set(eos if isinstance(eos, list) else [eos])
+
+    def run(self, max_new_tokens: int, watch: Watch | None) -> list[list[int]]:
+        """Token ids of the replies."""
+        inputs = self.batch.inputs
+        for step in range(1, max_new_tokens + 1):
+            logits = self.lm.model(**inputs, logits_to_keep=1).logits[:, -1]
+            tokens = logits.argmax(dim=-1)
+            for place, token in zip(self.live, tokens.tolist(), strict=True):
+                if token in self.stops:
+                    self.ended.add(place)
+                if place not in self.ended:
+                    self.replies[place].append(token)
+            if watch is not None and step % _WATCH_EVERY == 0:
+                self._ask(watch)
+            if len(self.ended) == len(self.live) or step == max_new_tokens:
+                break
+            inputs = self._following(inputs, tokens)
+        return self.replies
+
+    def _ask(self, watch: Watch) -> None:
+        going = [place for place in self.live if place not in self.ended]
+        texts = self.lm.tokenizer.batch_decode(
+            [self.replies[place] for place in going], skip_special_tokens=True
+        )
+        place_of = {self.batch.rows[place]: place for place in going}
+        ended = watch(dict(zip(place_of, texts, strict=True)))
+        self.ended.update(place_of[row] for row in ended)
+
+    def _following(self, inputs: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+        """The inputs of the next step, without the rows that have ended once they are many."""
+        mask, positions = inputs["attention_mask"], inputs["position_ids"][:, -1:] + 1
+        if len(self.ended) >= _COMPACT_SHARE * len(self.live):
+            keep = [i for i, place in enumerate(self.live) if place not in self.ended]
+            self.live = [self.live[i] for i in keep]
+            self.ended.clear()
+            rows = torch.tensor(keep, device=mask.device)
+            mask, positions, tokens = mask[rows], positions[rows], tokens[rows]
+            self.cache.batch_select_indices(rows)
+            if self.ablations is not None:
+                self.ablations.assign([self.ablations.which[i] for i in keep])
+        return {
+            **inputs,
+            "input_ids": tokens[:, None],
+            "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
+            "position_ids": positions,
+        }

@@ -12,7 +12,6 @@ from torch import Tensor
 from somatlas.errors import InputError
 from somatlas.interventions import Projection
 from somatlas.models.language_model import LanguageModel
-from somatlas.progress import Advance, ignore
 
 MAX_KL = 0.1
 LAYER_SHARE = 0.8  # only the first 80 % of the layers are candidates
@@ -80,31 +79,25 @@ def candidate_layers(n_layers: int) -> range:
     return range(max(1, math.floor(LAYER_SHARE * n_layers)))
 
 
-def score_layers(
+def score_layer(
     lm: LanguageModel,
-    directions: Tensor,
-    layers: Sequence[int],
+    layer: int,
+    direction: Tensor,
     harmful: Sequence[str],
     harmless: Sequence[str],
     *,
     refusal_tokens: Sequence[int],
     base_harmless: Tensor,
     batch_size: int,
-    advance: Advance = ignore,
-) -> list[LayerScore]:
-    """Ablate directions[i] (the mean difference of layers[i]) and score it, for each layer.
+) -> LayerScore:
+    """Ablate `direction`, the layer's mean difference (d,), and score the layer.
 
     base_harmless : (n, vocabulary) log p of the unchanged model on the harmless prompts.
     """
-    scores = []
-    for layer, direction in zip(layers, directions, strict=True):
-        projection = Projection(direction[None])
-        on_harmful = first_token_log_probabilities(lm, harmful, batch_size, projection)
-        on_harmless = first_token_log_probabilities(lm, harmless, batch_size, projection)
-        score = float(refusal_scores(on_harmful, refusal_tokens).mean())
-        scores.append(LayerScore(layer, score, mean_kl(base_harmless, on_harmless)))
-        advance(1)
-    return scores
+    projection = Projection(direction[None])
+    log_p = first_token_log_probabilities(lm, [*harmful, *harmless], batch_size, projection)
+    score = float(refusal_scores(log_p[: len(harmful)], refusal_tokens).mean())
+    return LayerScore(layer, score, mean_kl(base_harmless, log_p[len(harmful) :]))
 
 
 def choose_layer(scores: Sequence[LayerScore]) -> tuple[int, bool]:

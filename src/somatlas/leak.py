@@ -52,12 +52,13 @@ def _energy(
         nonlocal total
         total += float((output[:, -1].double().cpu() @ basis).square().sum())
 
-    handles = [norm.register_forward_hook(add) for norm in norms]
-    try:
-        with lm.ablate(projection):
-            for _, batch in lm.batches(prompts, batch_size):
-                lm.model.get_decoder()(**lm.decoder_inputs(batch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with lm.ablate(projection):
+        batches = lm.batches(prompts, batch_size)
+        handles = [norm.register_forward_hook(add) for norm in norms]
+        try:
+            for batch in batches:
+                lm.model.get_decoder()(**batch.inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
     return total

@@ -48,16 +48,17 @@ def represent(
 
         return read
 
+    batches = lm.batches(prompts, batch_size)
     handles = [
         lm.structure.blocks[layer].register_forward_hook(reader(place, layer == max(layers)))
         for place, layer in enumerate(layers)
     ]
     try:
-        for batch_rows, batch in lm.batches(prompts, batch_size):
-            rows[:] = batch_rows
+        for batch in batches:
+            rows[:] = batch.rows
             with suppress(_DeepestLayerError):
-                lm.model.get_decoder()(**lm.decoder_inputs(batch))
-            advance(len(batch_rows))
+                lm.model.get_decoder()(**batch.inputs)
+            advance(len(batch.rows))
     finally:
         for handle in handles:
             handle.remove()

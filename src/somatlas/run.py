@@ -82,9 +82,18 @@ class Run:
         """Whether a stage's output is whole."""
         return "seconds" in self.stages.get(stage, {})
 
-    def begin(self, stage: Stage) -> None:
-        """Record the settings of a stage before it writes anything that it would resume from."""
-        self._record(stage, {"settings": self._settings(stage)})
+    def begin(self, stage: Stage, **facts: Any) -> None:
+        """Record the settings of a stage before it writes anything that it would resume from.
+
+        facts : what else its files depend on.
+        """
+        self._record(stage, {"settings": self._settings(stage), **facts})
+
+    def study_settings(self) -> dict[str, Any]:
+        """What decides a search's trials: workers that share a study must agree on it."""
+        settings = self._settings("search")
+        del settings["trials"]
+        return settings
 
     def needs(self, stage: Stage) -> None:
         """Raise InputError where an earlier stage that is needed has not been run."""
@@ -100,17 +109,34 @@ class Run:
         Raises InputError where the folder holds a stage that other settings decided.
         """
         self._check_settings()
+        if stage == "search" and self._search_grows():
+            self._reopen()
         if self.is_done(stage):
             return False
-        settings = self._settings(stage)
         start = time.monotonic()
         work(self)
         seconds = round(time.monotonic() - start, 2)
-        self._record(stage, {"settings": settings, "seconds": seconds})
+        if self.config.part is None:  # else others do the rest
+            begun = self.stages.get(stage, {"settings": self._settings(stage)})
+            self._record(stage, {**begun, "seconds": seconds})
         return True
 
+    def _search_grows(self) -> bool:
+        """Whether a finished search is asked for more trials."""
+        settings = self.stages.get("search", {}).get("settings", {})
+        return "trials" in settings and self.config.trials > settings["trials"]
+
+    def _reopen(self) -> None:
+        """Search, and what depends on it, is to be done again; their files stay to go on from."""
+        stages = self.stages
+        for stage in STAGES[STAGES.index("search") :]:
+            if stage in stages:
+                stages[stage].pop("seconds", None)
+                stages[stage]["settings"]["trials"] = self.config.trials
+        write_json(self.path("stages.json"), stages)
+
     def _record(self, stage: Stage, record: dict[str, Any]) -> None:
-        self._write_config()
+        self.record_config()
         write_json(self.path("stages.json"), {**self.stages, stage: record})
 
     def _settings(self, stage: Stage) -> dict[str, Any]:
@@ -125,14 +151,17 @@ class Run:
                 continue
             now = self._settings(stage)
             for name, was in self.stages[stage]["settings"].items():
-                if now.get(name) != was:
+                grown = name == "trials" and self.config.trials > was
+                if now.get(name) != was and not grown:
                     raise InputError(
                         f"{self.folder} was made with {name} = {was!r}, not {now.get(name)!r}: "
                         "give another --name, or remove that folder"
                     )
 
-    def _write_config(self) -> None:
-        values = self.config.model_dump(mode="json", exclude_none=True)
+    def record_config(self) -> None:
+        """Write config.toml."""
+        secret = {"storage", "part"}  # a URL may hold a password; a part is one worker's own
+        values = self.config.model_dump(mode="json", exclude_none=True, exclude=secret)
         versions = {name: version(name) for name in _RECORDED}
         record = {**values, "versions": {**versions, "python": platform.python_version()}}
         write_text(self.path("config.toml"), tomli_w.dumps(record))

@@ -13,19 +13,21 @@ for the same data and seed the weights agree with MiniSom 2.3.6 to float roundin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Self
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 
 from somatlas.errors import InputError
 
 Floats = NDArray[np.float64]
+Samples = NDArray[np.floating] | torch.Tensor
 Topology = Literal["hexagonal", "rectangular"]
-
-_CHUNK_ELEMENTS = 1 << 24  # differences held at once in predict: 128 MiB of float64
 
 
 class SOM:
@@ -81,7 +83,7 @@ class SOM:
         """m, the number of neurons."""
         return self.grid[0] * self.grid[1]
 
-    def fit(self, X: NDArray[np.floating] | torch.Tensor) -> Self:
+    def fit(self, X: Samples) -> Self:
         """Train on X (n, d), an array or tensor. Raises InputError on bad shape or values."""
         data = _as_samples(X)
         if self.n_neurons > len(data):
@@ -101,7 +103,7 @@ class SOM:
         self.hits_ = np.bincount(self.bmus_, minlength=self.n_neurons).astype(np.int64)
         return self
 
-    def predict(self, X: NDArray[np.floating] | torch.Tensor) -> NDArray[np.int64]:
+    def predict(self, X: Samples) -> NDArray[np.int64]:
         """Best-matching unit of each row of X (n, d): (n,) indices; ties go to the lower index."""
         data = _as_samples(X)
         if data.shape[1] != self.weights_.shape[1]:
@@ -109,12 +111,7 @@ class SOM:
                 f"the map was trained on vectors of {self.weights_.shape[1]} values, "
                 f"these have {data.shape[1]}"
             )
-        rows = max(1, _CHUNK_ELEMENTS // self.weights_.size)
-        bmus = [
-            np.linalg.norm(data[i : i + rows, None] - self.weights_, axis=-1).argmin(axis=1)
-            for i in range(0, len(data), rows)
-        ]
-        return np.concatenate(bmus).astype(np.int64)
+        return _nearest(data, self.weights_)
 
     def coordinates(self) -> Floats:
         """(m, 2) place of each neuron on the plane, in grid steps: (along x, along y).
@@ -134,18 +131,36 @@ class SOM:
         places = self.coordinates()
         return np.asarray(((places[:, None] - places[None]) ** 2).sum(axis=-1))
 
+    def neighbours(self) -> NDArray[np.bool_]:
+        """(m, m) which neurons are neighbours: the six of a hexagon, the eight around a square."""
+        reach = 1.1 if self.topology == "hexagonal" else 2.1
+        near = (self.grid_distances() < reach) & ~np.eye(self.n_neurons, dtype=bool)
+        return np.asarray(near)
+
     def u_matrix(self) -> Floats:
         """(m,) mean distance from each neuron's weights to those of its neighbours on the grid.
 
-        Neighbours are the six of a hexagon or the eight around a square; a lone neuron has 0.
+        A lone neuron has 0.
         """
-        reach = 1.1 if self.topology == "hexagonal" else 2.1
-        near = (self.grid_distances() < reach) & ~np.eye(self.n_neurons, dtype=bool)
+        near = self.neighbours()
         gaps = np.linalg.norm(self.weights_[:, None] - self.weights_[None], axis=-1)
         return np.asarray((gaps * near).sum(axis=1) / np.maximum(near.sum(axis=1), 1))
 
 
-def _train(
+def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> list[SOM]:
+    """Fit each map on its samples, several at a time: the compiled loops hold no lock.
+
+    threads : how many at a time (default: the machine's cores).
+    """
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return list(pool.map(lambda job: job[0].fit(job[1]), jobs))
+
+
+# Sums may be reordered, so that they run in vector registers; no other liberty is taken.
+_COMPILED = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
+
+
+def _train_steps(
     weights: Floats,
     data: Floats,
     order: NDArray[np.int64],
@@ -153,21 +168,54 @@ def _train(
     learning_rate: float,
     sigma: float,
 ) -> None:
-    """One online pass over data[order]; weights (m, d) change in place."""
-    for sample, decay in zip(data[order], _decay(len(order)), strict=True):
-        difference = sample - weights
-        bmu = np.einsum("ij,ij->i", difference, difference).argmin()
+    """One online pass over data[order]; weights (m, d) change in place.
+
+    Each step goes through the weights once: what is pulled towards this sample is compared with
+    the next one while it is at hand.
+    """
+    neurons, size = weights.shape
+    steps = len(order)
+    gaps = np.zeros(neurons)
+    x = data[order[0]]
+    for i in range(neurons):
+        for j in range(size):
+            gaps[i] += (x[j] - weights[i, j]) ** 2
+    for t in range(steps):
+        bmu = np.argmin(gaps)
+        following = data[order[(t + 1) % steps]]
+        decay = 1 + t / (steps / 2)
         width = sigma / decay
-        pull = learning_rate / decay * np.exp(-distances[bmu] / (2 * width * width))
-        weights += pull[:, None] * difference
+        for i in range(neurons):
+            pull = learning_rate / decay * np.exp(-distances[bmu, i] / (2 * width * width))
+            gap = 0.0
+            for j in range(size):
+                moved = weights[i, j] + pull * (x[j] - weights[i, j])
+                weights[i, j] = moved
+                gap += (following[j] - moved) ** 2
+            gaps[i] = gap
+        x = following
 
 
-def _decay(steps: int) -> Iterator[float]:
-    """1 + 2t/T for t = 0 .. T-1: what rate and width are divided by at each step."""
-    return (1 + t / (steps / 2) for t in range(steps))
+def _nearest_rows(data: Floats, weights: Floats) -> NDArray[np.int64]:
+    """Index of the nearest row of weights (m, d) for each row of data (n, d)."""
+    nearest = np.zeros(len(data), dtype=np.int64)
+    for n in range(len(data)):
+        least = np.inf
+        for i in range(len(weights)):
+            gap = 0.0
+            for j in range(weights.shape[1]):
+                gap += (data[n, j] - weights[i, j]) ** 2
+            if gap < least:
+                least = gap
+                nearest[n] = i
+    return nearest
 
 
-def _as_samples(X: NDArray[np.floating] | torch.Tensor) -> Floats:
+_train: Callable[..., None] = njit(**_COMPILED)(_train_steps)
+_nearest: Callable[..., NDArray[np.int64]] = njit(**_COMPILED)(_nearest_rows)
+
+
+def _as_samples(X: Samples) -> Floats:
     """X as a finite (n, d) float64 array."""
     if isinstance(X, torch.Tensor):
         X = X.detach().to("cpu", torch.float64).numpy()

@@ -12,7 +12,7 @@ from somatlas.exports.checkpoint import check_new, save_model
 from somatlas.files import write_text
 from somatlas.interventions import Projection
 from somatlas.run import Run, chosen_layer
-from somatlas.stages import chosen_directions
+from somatlas.stages.ablate import chosen_directions
 
 EXPORTS = ("save_model", "save_adapter", "save_directions")
 

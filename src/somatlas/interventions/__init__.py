@@ -2,6 +2,15 @@
 
 from somatlas.interventions.hooks import ablated
 from somatlas.interventions.projection import Mode, Projection
+from somatlas.interventions.rows import RowProjections
 from somatlas.interventions.weights import OutputMap, edited_weights, low_rank_update
 
-__all__ = ["Mode", "OutputMap", "Projection", "ablated", "edited_weights", "low_rank_update"]
+__all__ = [
+    "Mode",
+    "OutputMap",
+    "Projection",
+    "RowProjections",
+    "ablated",
+    "edited_weights",
+    "low_rank_update",
+]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, Self
 
-from torch import nn
+from torch import Tensor, nn
 
-from somatlas.interventions.projection import Projection
+
+class LinearMap(Protocol):
+    """What a hook applies: a `Projection`, or `RowProjections`."""
+
+    def apply(self, Y: Tensor, /) -> Tensor: ...
+
+    def transposed(self) -> Self: ...
 
 
 @contextmanager
 def ablated(
-    modules: Iterable[nn.Module], projection: Projection | None, head: nn.Module | None = None
+    modules: Iterable[nn.Module], projection: LinearMap | None, head: nn.Module | None = None
 ) -> Iterator[None]:
     """While active, P is applied to the output of every module of `modules`.
 

@@ -55,11 +55,14 @@ class Projection:
     def apply(self, Y: Tensor) -> Tensor:
         """Each row y of Y (..., d) mapped to P y, in Y's dtype and on its device.
 
-        Half-precision rows are computed in float32 and rounded once.
+        Half-precision rows are computed in float32 and rounded once. Raises InputError for rows of
+        another length.
         """
+        if Y.shape[-1] != self.d_model:
+            raise InputError(f"rows of {Y.shape[-1]} values cannot be mapped, d is {self.d_model}")
         A, B = self.factors(Y.device, torch.promote_types(Y.dtype, torch.float32))
-        y = Y.to(A.dtype)
-        return (y - (y @ B) @ A.T).to(Y.dtype)
+        y = Y.reshape(-1, self.d_model).to(A.dtype)
+        return torch.addmm(y, y @ B, A.T, alpha=-1).to(Y.dtype).reshape(Y.shape)
 
     def transposed(self) -> Projection:
         """The transposed map, P^T = I - B A^T."""

@@ -1,7 +1,15 @@
 """Judges: what a reply does with its request."""
 
 from somatlas.judges.coherence import CoherenceCheck
-from somatlas.judges.keyword import behaviour_matcher, is_refusal
+from somatlas.judges.keyword import behaviour_matcher, is_refusal, is_settled_refusal
 from somatlas.judges.verdict import Judge, KeywordJudge, Verdict
 
-__all__ = ["CoherenceCheck", "Judge", "KeywordJudge", "Verdict", "behaviour_matcher", "is_refusal"]
+__all__ = [
+    "CoherenceCheck",
+    "Judge",
+    "KeywordJudge",
+    "Verdict",
+    "behaviour_matcher",
+    "is_refusal",
+    "is_settled_refusal",
+]

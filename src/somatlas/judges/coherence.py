@@ -59,6 +59,11 @@ class CoherenceCheck:
             batch_size=batch_size,
         )
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Both thresholds by name."""
+        return {"max_repetition": self.max_repetition, "max_surprise": self.max_surprise}
+
     def incoherent(self, prompts: Sequence[str], replies: Sequence[str]) -> list[bool]:
         """Whether each reply is empty, repeats itself too much or surprises too much."""
         ids = [_reply_ids(self.lm, reply) for reply in replies]
@@ -81,17 +86,16 @@ def surprises(
 ) -> list[float]:
     """Mean -log p a token, in nats, of each reply's token ids after its prompt; 0 where empty."""
     result = [0.0] * len(prompts)
-    for rows, batch in lm.batches(prompts, batch_size, suffixes=replies):
-        longest = max(len(replies[i]) for i in rows)
+    for batch in lm.batches(prompts, batch_size, suffixes=replies):
+        longest = max(len(replies[i]) for i in batch.rows)
         if longest == 0:
             continue
-        inputs = lm.decoder_inputs(batch)
-        logits = lm.model(**inputs, logits_to_keep=longest + 1).logits[:, :-1]
-        targets = batch["input_ids"][:, -longest:]
+        logits = lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1]
+        targets = batch.input_ids[:, -longest:]
         losses: Tensor = torch.nn.functional.cross_entropy(
             logits.float().transpose(1, 2), targets, reduction="none"
         )
-        for row, loss in zip(rows, losses, strict=True):
+        for row, loss in zip(batch.rows, losses, strict=True):
             if replies[row]:
                 result[row] = float(loss[-len(replies[row]) :].double().mean())
     return result

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from somatlas.errors import InputError
-from somatlas.interventions import Projection, ablated
+from somatlas.interventions import Projection, RowProjections, ablated
+from somatlas.models.batches import Batch, deal
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
 
@@ -37,7 +38,8 @@ class LanguageModel:
     every prompt, or None for what the chat template does by itself. site : whether an ablation
     projects what a part writes (the paper's) or what is left of it after the norm that follows in
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
-    edited with it, as the paper's code does.
+    edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
+    be computed once and its keys and values reused; `load_model` tries it.
     """
 
     model: PreTrainedModel
@@ -47,6 +49,7 @@ class LanguageModel:
     system: str | None = None
     site: Site = "projection"
     edit_head: bool = False
+    shares_head: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -64,7 +67,9 @@ class LanguageModel:
         own = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(int(token) for token in own if token is not None)
 
-    def ablate(self, projection: Projection | None) -> AbstractContextManager[None]:
+    def ablate(
+        self, projection: Projection | RowProjections | None
+    ) -> AbstractContextManager[None]:
         """While active, everything written to the residual stream is projected (None: nothing)."""
         if projection is not None and projection.d_model != self.d_model:
             raise InputError(
@@ -81,38 +86,37 @@ class LanguageModel:
         return chat_token_ids(self.tokenizer, prompt, self.system)
 
     def batches(
-        self, prompts: Sequence[str], size: int, suffixes: Sequence[Sequence[int]] | None = None
-    ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Length-sorted, left-padded batches: (indices into prompts, model inputs).
+        self,
+        prompts: Sequence[str],
+        size: int,
+        *,
+        suffixes: Sequence[Sequence[int]] | None = None,
+        ablations: RowProjections | None = None,
+        room: int = 0,
+    ) -> Iterator[Batch]:
+        """Length-sorted, left-padded batches of at most `size` rows, the longest prompts first.
 
-        suffixes : token ids appended to each prompt (replies to be scored), if given.
+        What all rows begin with is computed by this call, under the ablation in force: call it
+        before placing hooks that read. suffixes : token ids appended to each prompt (replies to be
+        scored), if given. ablations, room : see `somatlas.models.batches.deal`; with ablations, row
+        g * len(prompts) + i is prompt i under ablation g.
         """
-        ids = [self.token_ids(p) for p in prompts]
-        if suffixes is not None:
-            ids = [[*head, *tail] for head, tail in zip(ids, suffixes, strict=True)]
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            yield rows, self._pad([ids[i] for i in rows])
-
-    def _pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        width = max(map(len, ids))
-        pad = self.pad_token_id
-        tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-        device = self.model.device
-        return {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
-
-    def decoder_inputs(self, batch: dict[str, Tensor]) -> dict[str, Tensor | bool]:
-        """A batch as arguments of one plain forward pass: positions count real tokens only."""
-        positions = (batch["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-        return {**batch, "position_ids": positions, "use_cache": False}
+        return deal(
+            self.model,
+            [self.token_ids(prompt) for prompt in prompts],
+            size,
+            pad=self.pad_token_id,
+            share_head=self.shares_head,
+            suffixes=suffixes,
+            ablations=ablations,
+            room=room,
+        )
 
     @torch.no_grad()
     def next_token_log_probabilities(
         self, prompts: Sequence[str], batch_size: int
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """(indices, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
-        for rows, batch in self.batches(prompts, batch_size):
-            logits = self.model(**self.decoder_inputs(batch), logits_to_keep=1).logits[:, -1]
-            yield rows, logits.float().log_softmax(dim=-1)
+        """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
+        for batch in self.batches(prompts, batch_size):
+            logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+            yield batch.rows, logits.float().log_softmax(dim=-1)

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
+from somatlas.models.batches import head_cache_is_exact
 from somatlas.models.checkpoint import Loaded, adapter_base, load_checkpoint, with_adapter
 from somatlas.models.embedded import load_embedded
 from somatlas.models.language_model import LanguageModel, chat_token_ids
@@ -21,6 +22,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+_PROBES = ("Hello there", "Name three rivers of Europe, please.")  # of unequal length
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -61,9 +63,12 @@ def load_model(
         )
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
-    probe = torch.tensor([chat_token_ids(tokenizer, "Hello there", system)])
-    structure = find_structure(model, probe)
-    return LanguageModel(model, tokenizer, structure, folder_name(name), system, site, edit_head)
+    probes = [chat_token_ids(tokenizer, text, system) for text in _PROBES]
+    structure = find_structure(model, torch.tensor(probes[:1]))
+    shares_head = head_cache_is_exact(model, probes)
+    return LanguageModel(
+        model, tokenizer, structure, folder_name(name), system, site, edit_head, shares_head
+    )
 
 
 def folder_name(name: str) -> str:

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 Split = Literal["train", "val", "test"]
+T = TypeVar("T")
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -55,8 +56,13 @@ class PromptSet:
         return PromptSet(cut(self.positive), cut(self.negative), cut(self.borderline))
 
 
-def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """count prompts at even distances, so that sorted categories are all represented."""
-    if count >= len(prompts):
-        return list(prompts)
-    return [prompts[i * len(prompts) // count] for i in range(count)]
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """count items at even distances, so that sorted categories are all represented."""
+    if count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def texts(prompts: Sequence[Prompt]) -> list[str]:
+    """The requests themselves."""
+    return [prompt.text for prompt in prompts]

@@ -17,7 +17,7 @@ from somatlas.run import Run, chosen_layer
 from somatlas.statistics import Rate
 
 # The same of another behaviour than refusal, whose prompts are positive and negative.
-_OTHER_ROWS = {
+OTHER_ROWS = {
     "refusal": "behaviour on positive",
     "asr": "behaviour gone, coherent",
     "babble": "babble on positive",
@@ -25,7 +25,7 @@ _OTHER_ROWS = {
     "borderline_refusal": "behaviour on borderline",
 }
 _TITLES = {"base": "base", "sd": "SD", "md": "MD"}
-_ROWS = {
+ROWS = {
     "refusal": "refusal on harmful",
     "asr": "attack success (ASR)",
     "babble": "babble on harmful",
@@ -53,6 +53,9 @@ def summarise(run: Run) -> str:
         "seed": run.config.seed,
         "seconds": seconds,
         "leak": ablation["leak"],
+        "kl_replies": ablation["kl_replies"],
+        "kl_tokens": ablation["kl_tokens"],
+        "search": _search_scores(run),
         "published": load_recipe(run.config.recipe).published if run.config.recipe else None,
         "test": {
             condition: {
@@ -63,9 +66,25 @@ def summarise(run: Run) -> str:
         },
     }
     write_json(run.path("evaluation.json"), evaluation)
-    text = _table_text(evaluation, rates, gentle, _OTHER_ROWS if run.config.behaviour else _ROWS)
+    text = _table_text(evaluation, rates, gentle, OTHER_ROWS if run.config.behaviour else ROWS)
     write_text(run.path("table.txt"), text)
     return text
+
+
+def _search_scores(run: Run) -> dict[str, Any] | None:
+    """ASR of the winner on val, on the selection prompts, and how much val promised too much."""
+    if run.config.ids is not None:
+        return None
+    found = read_json(run.path("search.json"))
+    scores = {
+        "val_asr": found["val"]["asr"],
+        "val_n": found["val"]["n"],
+        "trials": len(found["trials"]),
+    }
+    if found["selection"] is not None:
+        chosen = {name: found["selection"][name] for name in ("asr", "n", "optimism")}
+        scores |= {f"selection_{name}": value for name, value in chosen.items()}
+    return scores
 
 
 def _table_text(
@@ -83,8 +102,8 @@ def _table_text(
         cells = [rates[condition][name] for condition in CONDITIONS]
         table.add_row(title, *map(str, cells), str(cells[0].n))
     kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
-    side = "harmless" if rows is _ROWS else "negative"
-    table.add_row(f"KL on {side} (nats)", *kl, str(rates["base"]["harmless_refusal"].n))
+    side = "harmless" if rows is ROWS else "negative"
+    table.add_row(f"KL on {side} (nats a token)", *kl, str(evaluation["kl_replies"]))
 
     console = Console(file=io.StringIO(), width=110, record=True)
     console.print(table)
@@ -92,6 +111,13 @@ def _table_text(
     ranks = ", ".join(map(str, evaluation["ranks"]))
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation["seconds"].items())
     notes = ""
+    if found := evaluation["search"]:
+        notes += f"\n  search: {found['trials']} trials, ASR {found['val_asr']:.0%} on val"
+        if "selection_asr" in found:
+            notes += (
+                f", {found['selection_asr']:.0%} on {found['selection_n']} prompts it never saw "
+                f"(optimism {100 * found['selection_optimism']:+.0f} points)"
+            )
     if any(evaluation["leak"].values()):
         leak = evaluation["leak"]
         notes += (

@@ -1,0 +1,206 @@
+"""A search trial, a search and the choice of a layer, against the paper's protocol.
+
+    python benchmarks/trials.py RUN
+
+RUN is the folder of a run whose map stage is done (`somatlas run` makes one). The paper's protocol
+is measured on a few trials and layers and multiplied: each costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+from common import (
+    MODEL,
+    Row,
+    loaded_anew,
+    plain_replies,
+    timed,
+    with_edited_weights,
+    write,
+)
+from somatlas import DirectionSet, Projection
+from somatlas.config import Config
+from somatlas.files import read_json
+from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict
+from somatlas.layers import (
+    candidate_layers,
+    first_token_log_probabilities,
+    mean_kl,
+    refusal_scores,
+    score_layer,
+)
+from somatlas.prompts import bundled_prompts
+from somatlas.prompts.sets import spread, texts
+from somatlas.representation_store import RepresentationStore
+from somatlas.run import Run
+from somatlas.search import (
+    SubsetSampler,
+    SubsetSpace,
+    contenders,
+    finished_trials,
+    open_storage,
+    open_study,
+    search,
+    storage_url,
+)
+from somatlas.stages.search import Trials
+
+PROMPTS, TOKENS, TRIALS, PAPER_TRIALS, PAPER_LAYERS = 41, 48, 64, 3, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    folder = parser.parse_args().run
+    directions = DirectionSet.load(folder / "directions.safetensors")
+    prompts = bundled_prompts()
+    harmful = texts(spread(prompts.positive["val"], PROMPTS))
+    config = Config(
+        model=MODEL, val_prompts=PROMPTS, search_tokens=TOKENS, selection_prompts=32, out=folder
+    )
+    run = Run(config)
+    trials = Trials(run, directions)
+    space = SubsetSpace(min(16, len(directions)), 3)
+    rng = random.Random(1)
+    points = [space.draw(rng) for _ in range(PAPER_TRIALS)]
+    check = trials.check
+
+    def judged(replies: list[str], check: CoherenceCheck) -> float:
+        verdicts = KeywordJudge(check).judge(harmful, replies)
+        return verdicts.count(Verdict.COMPLIED) / len(verdicts)
+
+    def paper_trial(ranks: tuple[int, ...]) -> float:
+        lm = loaded_anew()
+        projection = Projection(directions.vectors[list(ranks)])
+        replies = with_edited_weights(
+            lm, projection, lambda: plain_replies(lm, harmful, TOKENS, 16)
+        )
+        return judged(replies, check)
+
+    def resident_trial(ranks: tuple[int, ...]) -> float:
+        projection = Projection(directions.vectors[list(ranks)])
+        replies = with_edited_weights(
+            resident, projection, lambda: plain_replies(resident, harmful, TOKENS, PROMPTS)
+        )
+        return judged(replies, check)
+
+    def our_trial(ranks: tuple[int, ...]) -> float:
+        return trials([ranks], 0.0)[0].asr
+
+    resident = loaded_anew()
+    trials(points[:1], 0.0)  # warm
+    resident_trial(points[0])
+    paper, plain, ours = [], [], []
+    for ranks in points:
+        paper.append(timed(partial(paper_trial, ranks)))
+        plain.append(timed(partial(resident_trial, ranks)))
+        ours.append(timed(partial(our_trial, ranks)))
+        print([round(x[-1][0], 1) for x in (paper, plain, ours)], flush=True)
+        gaps = [abs(x[-1][1] - ours[-1][1]) for x in (paper, plain)]
+        assert max(gaps) < 1.5 / PROMPTS, gaps  # float rounding may turn one reply
+    seconds = {n: mean(s for s, _ in x) for n, x in zip("pro", (paper, plain, ours), strict=True)}
+
+    sampler = SubsetSampler(space, 0, directions.vectors[: space.candidates].numpy())
+    with tempfile.TemporaryDirectory() as place:
+        study = open_study(
+            open_storage(storage_url(Path(place) / "s.db")), "s", sampler, ["maximize"], {}
+        )
+        whole, _ = timed(lambda: search(study, space, trials, TRIALS))
+        winner, outcome = contenders(finished_trials(study, space))[0]
+    print(f"search: {winner}, ASR {outcome.asr:.3f} on val", flush=True)
+
+    layers = _layers(folder, harmful[:32], texts(spread(prompts.negative["val"], 32)), run)
+    write(
+        "trials",
+        [
+            Row(
+                f"one search trial, keyword judge, {PROMPTS} prompts, {TOKENS} tokens",
+                "paper protocol",
+                f"{seconds['o']:.1f} s",
+                f"{seconds['p']:.1f} s",
+                seconds["p"] / seconds["o"],
+                2.5,
+            ),
+            Row(
+                "the same",
+                "resident model, weight edit, plain generate",
+                f"{seconds['o']:.1f} s",
+                f"{seconds['r']:.1f} s",
+                seconds["r"] / seconds["o"],
+                1.7,
+            ),
+            Row(
+                f"a search of {TRIALS} trials",
+                f"paper protocol ({PAPER_TRIALS} trials measured)",
+                f"{whole:.0f} s",
+                f"{TRIALS * seconds['p']:.0f} s",
+                TRIALS * seconds["p"] / whole,
+                8,
+            ),
+            layers,
+        ],
+    )
+
+
+def _layers(folder: Path, harmful: list[str], harmless: list[str], run: Run) -> Row:
+    tokens = read_json(folder / "layers.json")["refusal_tokens"]["ids"]
+    store = RepresentationStore.open(folder / "representations")
+    single = (store.means("positive") - store.means("negative")).float()
+    lm = run.lm
+    layers = list(candidate_layers(lm.n_layers))
+
+    def ours() -> list[float]:
+        base = first_token_log_probabilities(lm, harmless, 64)
+        return [
+            score_layer(
+                lm,
+                layer,
+                single[layer],
+                harmful,
+                harmless,
+                refusal_tokens=tokens,
+                base_harmless=base,
+                batch_size=64,
+            ).refusal_score
+            for layer in layers
+        ]
+
+    def paper(layer: int) -> float:
+        """The model anew, its weights edited, one prompt at a time."""
+        lm = loaded_anew()
+        base = first_token_log_probabilities(lm, harmless, 1)
+        projection = Projection(single[layer][None])
+
+        def scored() -> float:
+            log_p = first_token_log_probabilities(lm, harmful, 1)
+            mean_kl(base, first_token_log_probabilities(lm, harmless, 1))
+            return float(refusal_scores(log_p, tokens).mean())
+
+        return with_edited_weights(lm, projection, scored)
+
+    fast, scores = timed(ours)
+    picked = layers[:: len(layers) // PAPER_LAYERS][:PAPER_LAYERS]
+    slow = []
+    for layer in picked:
+        one, score = timed(partial(paper, layer))
+        assert abs(score - scores[layers.index(layer)]) < 0.01
+        slow.append(one)
+    baseline = len(layers) * mean(slow)
+    return Row(
+        f"layer selection, {len(layers)} layers",
+        f"paper protocol ({PAPER_LAYERS} layers measured)",
+        f"{fast:.0f} s",
+        f"{baseline:.0f} s",
+        baseline / fast,
+        4,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""What a map says of a model: its neurons, its stability, and what ablating does to the geometry.
+
+Plain arrays in, plain dictionaries of numbers out, as they stand in a run's atlas.json.
+"""
+
+from somatlas.atlas.neurons import describe_neurons, map_errors
+from somatlas.atlas.over_k import geometry_at, relations
+from somatlas.atlas.projection import plane
+from somatlas.atlas.stability import stability
+
+__all__ = [
+    "describe_neurons",
+    "geometry_at",
+    "map_errors",
+    "plane",
+    "relations",
+    "stability",
+]

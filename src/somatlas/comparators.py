@@ -1,0 +1,143 @@
+"""Methods that the SOM is compared with: each makes a DirectionSet of the same representations.
+
+| method     | directions                                                                     |
+|------------|--------------------------------------------------------------------------------|
+| som        | the map's neurons minus the harmless mean (the paper's)                        |
+| random     | isotropic Gaussian: the floor                                                  |
+| covariance | Gaussian with the covariance of the harmful representations                    |
+| sd         | the mean difference, alone                                                     |
+| layers     | the mean differences of the layers nearest to the one that is cut              |
+| pca        | principal axes of harmful minus the harmless mean, not centred again           |
+| kmeans     | k-means centroids of harmful minus the harmless mean, most prompts first       |
+| leace      | the span that LEACE (Belrose et al. 2306.03819) removes to hide the category   |
+
+Ranks are in the methods' own order of importance; of the random ones it has no meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from somatlas.directions import DirectionSet
+from somatlas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What a method may use.
+
+    harmful : (n, d) at the layer that is cut; harmless : (m, d). categories : (n,) of the harmful
+    prompts, empty strings where unknown. single : layer -> SD (d,), of every layer kept. count :
+    how many directions are wanted.
+    """
+
+    harmful: Tensor
+    harmless: Tensor
+    categories: Sequence[str]
+    single: Mapping[int, Tensor]
+    layer: int
+    count: int
+    seed: int
+
+    def sampled(self, rows: NDArray[np.int64], seed: int) -> Contrast:
+        """The same with some of the harmful representations, and another seed."""
+        return replace(
+            self,
+            harmful=self.harmful[torch.from_numpy(rows)],
+            categories=[self.categories[i] for i in rows.tolist()],
+            seed=seed,
+        )
+
+    @property
+    def shifted(self) -> NDArray[np.float64]:
+        """(n, d) float64 harmful representations minus the harmless mean."""
+        return (self.harmful.double() - self.harmless.double().mean(dim=0)).numpy()
+
+
+def random_directions(contrast: Contrast) -> DirectionSet:
+    """Isotropic: what ablating any k directions does."""
+    rng = np.random.default_rng(contrast.seed)
+    return _without_hits(rng.normal(size=(contrast.count, contrast.harmful.shape[1])))
+
+
+def covariance_directions(contrast: Contrast) -> DirectionSet:
+    """Random, with the covariance of the harmful representations."""
+    rng = np.random.default_rng(contrast.seed)
+    centred = contrast.shifted - contrast.shifted.mean(axis=0)
+    weights = rng.normal(size=(contrast.count, len(centred))) / np.sqrt(len(centred))
+    return _without_hits(weights @ centred)
+
+
+def single_direction(contrast: Contrast) -> DirectionSet:
+    """SD."""
+    return DirectionSet.single(contrast.single[contrast.layer], len(contrast.harmful))
+
+
+def neighbouring_layers(contrast: Contrast) -> DirectionSet:
+    """SD of the layers nearest to the one that is cut, that one first."""
+    order = sorted(contrast.single, key=lambda layer: (abs(layer - contrast.layer), layer))
+    vectors = [contrast.single[layer].numpy() for layer in order[: contrast.count]]
+    return _without_hits(np.stack(vectors))
+
+
+def principal_axes(contrast: Contrast) -> DirectionSet:
+    """Of harmful minus the harmless mean: the first is near SD."""
+    _, _, axes = np.linalg.svd(contrast.shifted, full_matrices=False)
+    return _without_hits(axes[: contrast.count])
+
+
+def kmeans_centroids(contrast: Contrast) -> DirectionSet:
+    """k-means++ start, Lloyd's iterations; empty clusters give no direction."""
+    data = contrast.shifted
+    centroids, labels = kmeans2(
+        data, contrast.count, iter=100, minit="++", seed=np.random.default_rng(contrast.seed)
+    )
+    hits = np.bincount(labels, minlength=contrast.count)
+    order = [i for i in np.argsort(-hits, kind="stable") if hits[i] > 0]
+    return DirectionSet(
+        torch.from_numpy(centroids[order]).float(),
+        torch.tensor(order),
+        torch.from_numpy(hits[order]),
+    )
+
+
+def leace_span(contrast: Contrast) -> DirectionSet:
+    """Of the labels harmless and each category, by package concept-erasure."""
+    try:
+        from concept_erasure import LeaceEraser
+    except ImportError:
+        raise InputError(
+            "method 'leace' needs the package concept-erasure: install 'somatlas[leace]'"
+        ) from None
+    names = sorted(set(contrast.categories))
+    labels = torch.zeros(len(contrast.harmful) + len(contrast.harmless), len(names))
+    for row, category in enumerate(contrast.categories):
+        labels[row, names.index(category)] = 1
+    both = torch.cat([contrast.harmful, contrast.harmless]).double()
+    eraser = LeaceEraser.fit(both, labels.double())
+    axes, values, _ = torch.linalg.svd(eraser.proj_left, full_matrices=False)
+    kept = axes[:, values > 1e-6 * values[0]].T
+    return _without_hits(kept[: contrast.count].numpy())
+
+
+METHODS: Mapping[str, Callable[[Contrast], DirectionSet]] = {
+    "random": random_directions,
+    "covariance": covariance_directions,
+    "sd": single_direction,
+    "layers": neighbouring_layers,
+    "pca": principal_axes,
+    "kmeans": kmeans_centroids,
+    "leace": leace_span,
+}
+
+
+def _without_hits(vectors: NDArray[np.floating]) -> DirectionSet:
+    unknown = torch.full((len(vectors),), -1)
+    return DirectionSet(torch.from_numpy(np.ascontiguousarray(vectors)).float(), unknown, unknown)

@@ -1,0 +1,142 @@
+"""Geometry of representations and directions: numerics on plain arrays.
+
+n vectors of d values; k directions; everything in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+Floats = NDArray[np.float64]
+
+
+def unit_rows(vectors: ArrayLike) -> Floats:
+    """Each row over its length; rows of length 0 stay."""
+    v = np.asarray(vectors, dtype=np.float64)
+    lengths = np.linalg.norm(v, axis=-1, keepdims=True)
+    return v / np.where(lengths > 0, lengths, 1.0)
+
+
+def cosine_matrix(vectors: ArrayLike) -> Floats:
+    """(k, k) cosines between the rows of vectors (k, d)."""
+    u = unit_rows(vectors)
+    return np.clip(u @ u.T, -1.0, 1.0)
+
+
+def compactness(vectors: ArrayLike) -> float:
+    """Mean distance of the rows of vectors (n, d) to their centroid: small where they huddle."""
+    v = np.asarray(vectors, dtype=np.float64)
+    return float(np.linalg.norm(v - v.mean(axis=0), axis=1).mean())
+
+
+def centroid_distance(one: ArrayLike, other: ArrayLike) -> float:
+    """Distance between the centroids of two clouds (n, d) and (m, d)."""
+    a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    return float(np.linalg.norm(a.mean(axis=0) - b.mean(axis=0)))
+
+
+def principal_components(vectors: ArrayLike, count: int) -> tuple[Floats, Floats, Floats]:
+    """Mean (d,), the leading components (count, d) as unit rows, and their shares of variance.
+
+    Signs are fixed: the largest entry of each component is positive. Where the cloud spans fewer
+    dimensions, the further components are zero.
+    """
+    v = np.asarray(vectors, dtype=np.float64)
+    mean = v.mean(axis=0)
+    _, values, basis = np.linalg.svd(v - mean, full_matrices=False)
+    signs = np.sign(basis[np.arange(len(basis)), np.abs(basis).argmax(axis=1)])
+    basis = basis * np.where(signs == 0, 1.0, signs)[:, None]
+    total = float((values**2).sum()) or 1.0
+    components = np.zeros((count, v.shape[1]))
+    shares = np.zeros(count)
+    kept = min(count, len(basis))
+    components[:kept] = basis[:kept] * (values[:kept, None] > 1e-12 * max(float(values[0]), 1e-300))
+    shares[:kept] = values[:kept] ** 2 / total
+    return mean, components, shares
+
+
+def classical_scaling(vectors: ArrayLike, dimensions: int = 3) -> Floats:
+    """(n, dimensions) places whose distances come nearest to the rows' (classical MDS).
+
+    Torgerson 1952: with Euclidean distances it is the projection on the principal components.
+    """
+    v = np.asarray(vectors, dtype=np.float64)
+    mean, components, _ = principal_components(v, dimensions)
+    return (v - mean) @ components.T
+
+
+def stress(vectors: ArrayLike, places: ArrayLike) -> float:
+    """Kruskal's stress-1 of places (n, p) for the distances among vectors (n, d): 0 is perfect."""
+    from scipy.spatial.distance import pdist
+
+    true = pdist(np.asarray(vectors, dtype=np.float64))
+    shown = pdist(np.asarray(places, dtype=np.float64))
+    total = float((true**2).sum())
+    return float(np.sqrt(((true - shown) ** 2).sum() / total)) if total else 0.0
+
+
+def span_basis(vectors: ArrayLike) -> Floats:
+    """(r, d) orthonormal rows that span the rows of vectors (k, d)."""
+    _, values, basis = np.linalg.svd(unit_rows(vectors), full_matrices=False)
+    return np.asarray(basis[values > 1e-9 * values[0]])
+
+
+def principal_angles(one: ArrayLike, other: ArrayLike) -> Floats:
+    """Angles in degrees between the spans of two sets of directions, smallest first."""
+    cosines = np.linalg.svd(span_basis(one) @ span_basis(other).T, compute_uv=False)
+    return np.asarray(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))))
+
+
+def matched_cosines(one: ArrayLike, other: ArrayLike) -> Floats:
+    """Cosines between directions of two sets, paired one to one so that their sum is greatest."""
+    cosines = unit_rows(one) @ unit_rows(other).T
+    rows, columns = linear_sum_assignment(-cosines)
+    return np.asarray(cosines[rows, columns])
+
+
+def adjusted_rand_index(one: ArrayLike, other: ArrayLike) -> float:
+    """Agreement of two partitions of the same items: 1 equal, 0 as by chance (Hubert 1985)."""
+    _, a = np.unique(np.asarray(one), return_inverse=True)
+    _, b = np.unique(np.asarray(other), return_inverse=True)
+    table = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(table, (a, b), 1)
+
+    def pairs(counts: Any) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    both, rows, columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    every = pairs(np.array([len(a)], dtype=np.float64))
+    expected = rows * columns / every if every else 0.0
+    most = (rows + columns) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
+
+
+def mutual_information(one: ArrayLike, other: ArrayLike) -> float:
+    """Mutual information of two labellings of the same items, in bits."""
+    _, a = np.unique(np.asarray(one), return_inverse=True)
+    _, b = np.unique(np.asarray(other), return_inverse=True)
+    table = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(table, (a, b), 1)
+    p = table / table.sum()
+    independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
+    here = p > 0
+    return float((p[here] * np.log2(p[here] / independent[here])).sum())
+
+
+def permutation_test(
+    one: ArrayLike, other: ArrayLike, *, permutations: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mutual information in bits, its mean by chance, and the p value.
+
+    Chance is the second labelling shuffled; p counts the observed order as one of them.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = np.asarray(one), np.asarray(other)
+    observed = mutual_information(a, b)
+    chance = [mutual_information(a, rng.permutation(b)) for _ in range(permutations)]
+    beyond = sum(value >= observed - 1e-12 for value in chance)
+    return observed, float(np.mean(chance)), (1 + beyond) / (1 + permutations)

@@ -1,0 +1,155 @@
+"""Batches of token ids, with what all rows begin with computed once.
+
+Chat templates begin every prompt alike (a system prompt, the first marks). The keys and values of
+that head depend on nothing behind it: they are computed for one row and shared by all. A batch
+holds the rest, padded on the left, so that the last column is each row's last token.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from somatlas.interventions import RowProjections
+
+_EXACT_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one forward pass.
+
+    rows : which rows they are, as the caller counts. input_ids : (R, T), padded on the left, the
+    head left out. attention_mask : (R, head + T). cache : keys and values of the head, for R rows;
+    None where the model keeps none that can be shared.
+    """
+
+    rows: list[int]
+    input_ids: Tensor
+    attention_mask: Tensor
+    cache: Cache | None
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Arguments of one forward pass: positions count real tokens only. It fills the cache."""
+        positions = (self.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": positions[:, -self.input_ids.shape[1] :],
+            "past_key_values": self.cache,
+            "use_cache": self.cache is not None,
+        }
+
+
+def common_head(rows: Sequence[Sequence[int]]) -> list[int]:
+    """The token ids that all rows begin with, each row's last one left out."""
+    columns = zip(*(row[:-1] for row in rows), strict=False)
+    return [ids[0] for ids in itertools.takewhile(lambda ids: len(set(ids)) == 1, columns)]
+
+
+def deal(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    size: int,
+    *,
+    pad: int,
+    share_head: bool,
+    suffixes: Sequence[Sequence[int]] | None = None,
+    ablations: RowProjections | None = None,
+    room: int = 0,
+) -> Iterator[Batch]:
+    """Batches of at most `size` rows, the longest first; the head is computed before the first.
+
+    prompts, suffixes : token ids, and those put behind each. ablations : one row for each of them
+    and each prompt: row g * len(prompts) + i is prompt i under ablation g, and a batch's rows are
+    assigned before it is yielded. room : tokens to be generated behind each row.
+    """
+    ids = prompts
+    if suffixes is not None:
+        ids = [[*prompt, *suffix] for prompt, suffix in zip(prompts, suffixes, strict=True)]
+    lanes = 1 if ablations is None else len(ablations)
+    head: list[int] = []
+    cache: Cache | None = None
+    if share_head and max(map(len, ids), default=0) + room < _attention_window(model):
+        head = common_head(prompts) if len(prompts) > 1 else []
+        if ablations is not None:
+            ablations.assign(range(lanes))
+        cache = _filled_cache(model, [head] * lanes)
+    order = sorted(range(lanes * len(ids)), key=lambda row: -len(ids[row % len(ids)]))
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            which = [row // len(ids) for row in rows]
+            if ablations is not None:
+                ablations.assign(which)
+            tails = [ids[row % len(ids)][len(head) :] for row in rows]
+            input_ids, mask = _padded(tails, pad, model.device)
+            mask = torch.cat([mask.new_ones(len(rows), len(head)), mask], dim=1)
+            yield Batch(rows, input_ids, mask, _selected(cache, which))
+
+    return batches()
+
+
+@torch.no_grad()
+def head_cache_is_exact(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> bool:
+    """Whether rows of unequal length give the same hidden states with their head computed once.
+
+    Tried, not assumed: recurrent mixers, for one, keep no cache that can be shared so.
+    """
+    pad = ids[0][-1]  # masked, so any token will do
+    decoder = model.get_decoder()
+    (whole,) = deal(model, ids, len(ids), pad=pad, share_head=False)
+    expected = decoder(**whole.inputs).last_hidden_state[:, -1].float()
+    if not common_head(ids) or _filled_cache(model, [common_head(ids)]) is None:
+        return False
+    (parted,) = deal(model, ids, len(ids), pad=pad, share_head=True)
+    got = decoder(**parted.inputs).last_hidden_state[:, -1].float()
+    exact = model.dtype in (torch.float32, torch.float64)
+    tolerance = _EXACT_TOLERANCE if exact else _HALF_TOLERANCE
+    return bool((got - expected).norm() <= tolerance * expected.norm())
+
+
+@torch.no_grad()
+def _filled_cache(model: PreTrainedModel, heads: Sequence[Sequence[int]]) -> Cache | None:
+    """The keys and values of equally long heads; None where they are not all that is kept."""
+    cache = DynamicCache(config=model.config)
+    if not heads[0]:
+        return cache
+    tokens = torch.tensor(heads, device=model.device)
+    model.get_decoder()(input_ids=tokens, past_key_values=cache, use_cache=True)
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    return cache if plain and cache.get_seq_length() == len(heads[0]) else None
+
+
+def _selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
+    """A copy of the cache with a row for each item of which."""
+    if cache is None:
+        return None
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(torch.tensor(which))
+    return chosen
+
+
+def _attention_window(model: PreTrainedModel) -> float:
+    """How many tokens the narrowest attention sees: padding inside a row must not push any out."""
+    layers = DynamicCache(config=model.config).layers
+    sliding = [x.sliding_window for x in layers if isinstance(x, DynamicSlidingWindowLayer)]
+    return min(sliding, default=float("inf"))
+
+
+def _padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(map(len, ids))
+    tokens = [[pad] * (width - len(row)) + list(row) for row in ids]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in ids]
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)

@@ -1,0 +1,59 @@
+"""Numbers as a reader is told them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def rate_text(rate: Mapping[str, Any]) -> str:
+    """A rate of evaluation.json with its interval, in percent."""
+    if rate["rate"] is None:
+        return "-"
+    return f"{100 * rate['rate']:.0f} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
+
+
+def summary_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What was done, what it changed, how sure: three sentences or fewer."""
+    evaluation, search, atlas = facts["evaluation"], facts["search"], facts["atlas"]
+    if evaluation is None:
+        return ["This run is not finished: no replies have been judged yet."]
+    test, ranks = evaluation["test"], evaluation["ranks"]
+    lines = [
+        f"Ablating {len(ranks)} direction{'s' if len(ranks) != 1 else ''} (ranks "
+        f"{', '.join(map(str, ranks))}) at layer {evaluation['layer']} took refusal of harmful "
+        f"prompts from {_percent(test['base']['refusal'])} to {_percent(test['md']['refusal'])}; "
+        f"the single direction took it to {_percent(test['sd']['refusal'])}."
+    ]
+    asr = {c: test[c]["asr"] for c in ("sd", "md")}
+    cost = f"a drift of {test['md']['kl']:.2f} nats a token on harmless replies"
+    lines.append(
+        f"Coherent compliance: {rate_text(asr['md'])} % with all of them, {rate_text(asr['sd'])} % "
+        f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. {_compare(asr)}"
+    )
+    if search and search["selection"]:
+        lines.append(
+            f"The set was found in {len(search['trials'])} trials on other prompts, and chosen on "
+            "prompts that the search never saw."
+        )
+    if atlas and atlas.get("stability"):
+        found = atlas["stability"]["som"]["samples"]["matched_cosine"]["mean"]
+        lines.append(
+            f"Directions from 80 % samples of the prompts agree with a mean cosine of {found:.2f}."
+        )
+    return lines
+
+
+def _percent(rate: Mapping[str, Any]) -> str:
+    return "-" if rate["rate"] is None else f"{100 * rate['rate']:.0f} %"
+
+
+def _compare(asr: Mapping[str, Mapping[str, Any]]) -> str:
+    sd, md = asr["sd"], asr["md"]
+    if sd["rate"] is None or md["rate"] is None:
+        return ""
+    if md["low"] > sd["high"]:
+        return "Several directions do more than one."
+    if sd["low"] > md["high"]:
+        return "One direction does more than the chosen several."
+    return "The intervals overlap: these prompts do not tell them apart."

@@ -1,0 +1,37 @@
+"""The stages of a run: each reads the files of the ones before and writes its own.
+
+| stage     | writes                                                              |
+|-----------|---------------------------------------------------------------------|
+| represent | representations/                                                    |
+| layers    | layers.json                                                         |
+| map       | map.safetensors, directions.safetensors, single_direction.safetensors, map.png |
+| search    | study.db, search.json, map.png (the chosen ranks outlined)          |
+| ablate    | completions/base.jsonl, sd.jsonl, md.jsonl, ablate.json             |
+| judge     | verdicts.jsonl, judge.json                                          |
+
+After the last one `somatlas.report.summary` writes evaluation.json and table.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from somatlas.config import Stage
+from somatlas.run import Run
+from somatlas.stages.ablate import ablate_stage
+from somatlas.stages.judge import judge_stage
+from somatlas.stages.layers import layers_stage
+from somatlas.stages.map import map_stage
+from somatlas.stages.represent import represent_stage
+from somatlas.stages.search import search_stage
+
+WORK: Mapping[Stage, Callable[[Run], None]] = {
+    "represent": represent_stage,
+    "layers": layers_stage,
+    "map": map_stage,
+    "search": search_stage,
+    "ablate": ablate_stage,
+    "judge": judge_stage,
+}
+
+__all__ = ["WORK"]

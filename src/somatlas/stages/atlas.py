@@ -1,0 +1,189 @@
+"""What the map says of the model: the numbers behind the report's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from somatlas.atlas import describe_neurons, geometry_at, map_errors, plane, relations, stability
+from somatlas.atlas.neurons import category_information
+from somatlas.comparators import METHODS
+from somatlas.directions import DirectionSet
+from somatlas.evaluation import read_jsonl
+from somatlas.files import read_json, read_tensors, write_json
+from somatlas.geometry import cosine_matrix
+from somatlas.interventions import Projection
+from somatlas.layers import first_token_log_probabilities, refusal_scores
+from somatlas.progress import progress
+from somatlas.prompts import Prompt
+from somatlas.prompts.sets import spread, texts
+from somatlas.representation_store import RepresentationStore
+from somatlas.representations import represent
+from somatlas.run import Run, chosen_layer
+from somatlas.som import SOM
+from somatlas.stages.ablate import chosen_directions
+from somatlas.stages.map import contrast_of
+from somatlas.stages.search import Trials
+
+_CLOUD = 48  # prompts a side whose geometry under ablation is measured
+_PLANE = 400  # prompts a side that are drawn in the plane
+_SCORED = 128  # train prompts whose refusal score is measured
+_STEPS = 7  # directions ablated one after another, at most
+_RANDOM_METHODS = ("random", "covariance", "pca", "kmeans")  # whose stability is shown beside
+
+
+def atlas_stage(run: Run) -> None:
+    """Write atlas.json: neurons, plane, geometry over k, stability."""
+    run.needs("judge")
+    config = run.config
+    layer = chosen_layer(run)
+    store = RepresentationStore.open(run.path("representations"))
+    harmful = store.at("positive", layer).double().numpy()
+    harmless = store.at("negative", layer).double().numpy()
+    directions = DirectionSet.load(run.path("directions.safetensors"))
+    vectors = directions.vectors.double().numpy()
+    content: dict[str, Any] = {
+        "layer": layer,
+        "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
+        "plane": plane(_drawn(harmful), _drawn(harmless), vectors),
+        "steps": _steps(run, layer),
+    }
+    content["relations"] = relations(content["steps"])
+    if config.method == "som":
+        content |= _neurons(run, layer, harmful, directions)
+        content["stability"] = _stability(run, store, layer, harmful, harmless)
+    write_json(run.path("atlas.json"), content)
+
+
+def _drawn(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors[spread(range(len(vectors)), _PLANE)]
+
+
+def _steps(run: Run, layer: int) -> list[dict[str, Any]]:
+    """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
+    ranks, vectors = chosen_directions(run)
+    directions = DirectionSet.load(run.path("directions.safetensors"))
+    rest = [i for i in range(len(directions)) if run.config.directions or i not in ranks]
+    every = torch.cat([vectors, directions.vectors[rest]])[:_STEPS]
+    names = [*ranks, *rest][:_STEPS]
+    harmful = texts(spread(run.prompts.positive["test"], _CLOUD))
+    harmless = texts(spread(run.prompts.negative["test"], _CLOUD))
+    trials = Trials(run, directions)
+    steps = []
+    with progress("geometry", len(every) + 1) as advance:
+        for k in range(len(every) + 1):
+            projection = Projection(every[:k], run.config.mode) if k else None
+            with run.lm.ablate(projection):
+                both = represent(
+                    run.lm, [*harmful, *harmless], [layer], batch_size=run.config.batch_size
+                )[:, 0]
+            cloud = both.double().numpy()
+            step = {"k": k, "ranks": names[:k], **trials.shares(projection)}
+            steps.append({**step, **geometry_at(cloud[: len(harmful)], cloud[len(harmful) :])})
+            advance(1)
+    return steps
+
+
+def _neurons(
+    run: Run, layer: int, harmful: NDArray[np.float64], directions: DirectionSet
+) -> dict[str, Any]:
+    tensors, _ = read_tensors(run.path("map.safetensors"))
+    prompts = run.prompts.positive["train"]
+    bmus = tensors["bmus"].numpy()
+    som = _map(run)
+    som.weights_ = tensors["weights"].numpy()
+    scores = np.full(len(prompts), np.nan)
+    places = spread(range(len(prompts)), _SCORED)
+    tokens = read_json(run.path("layers.json"))["refusal_tokens"]["ids"] if _has_rule(run) else []
+    if tokens:
+        log_p = first_token_log_probabilities(
+            run.lm, [prompts[i].text for i in places], run.config.batch_size
+        )
+        scores[places] = refusal_scores(log_p, tokens).numpy()
+    categories = [prompt.category for prompt in prompts]
+    neurons = describe_neurons(harmful, som.weights_, bmus, texts(prompts), categories, scores)
+    ranks = {int(neuron): rank for rank, neuron in enumerate(directions.neurons)}
+    border = _borderline(run, layer, som)
+    for neuron in neurons:
+        own = [row for row in border if row["neuron"] == neuron["neuron"]]
+        neuron["rank"] = ranks.get(neuron["neuron"])
+        neuron["borderline"] = len(own)
+        neuron["borderline_refused"] = sum(row["refused"] for row in own)
+    return {
+        "neurons": neurons,
+        "information": category_information(bmus, categories, run.config.seed),
+        "borderline": border,
+        "errors": map_errors(som, harmful),
+    }
+
+
+def _borderline(run: Run, layer: int, som: SOM) -> list[dict[str, Any]]:
+    """Where the borderline test prompts fall on the map, and whether the model refused them."""
+    rows = [
+        row
+        for row in read_jsonl(run.path("verdicts.jsonl"))
+        if row["kind"] == "borderline" and row["condition"] == "base"
+    ]
+    prompts: Sequence[Prompt] = run.prompts.borderline["test"]
+    if not prompts:
+        return []
+    vectors = represent(run.lm, texts(prompts), [layer], batch_size=run.config.batch_size)[:, 0]
+    return [
+        {"prompt": prompt.text, "neuron": int(neuron), "refused": row["verdict"] == "refused"}
+        for prompt, neuron, row in zip(prompts, som.predict(vectors), rows, strict=True)
+    ]
+
+
+def _has_rule(run: Run) -> bool:
+    return run.is_done("layers")
+
+
+def _map(run: Run, seed: int | None = None) -> SOM:
+    c = run.config
+    return SOM(
+        grid=c.grid,
+        topology=c.topology,
+        sigma=c.sigma,
+        learning_rate=c.learning_rate,
+        iterations=c.iterations,
+        seed=c.seed if seed is None else seed,
+    )
+
+
+def _stability(
+    run: Run,
+    store: RepresentationStore,
+    layer: int,
+    harmful: NDArray[np.float64],
+    harmless: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Of the map's directions, and of the comparators' on the same samples."""
+    k = min(run.config.k, run.config.candidates)
+    centre = torch.from_numpy(harmless.mean(axis=0))
+
+    def by_map(
+        rows: NDArray[np.int64], seed: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
+        som = _map(run, seed).fit(harmful[rows])
+        directions = DirectionSet.from_som(som, centre)
+        return directions.vectors.double().numpy(), som.predict(harmful)
+
+    def by(name: str) -> Callable[..., tuple[NDArray[np.float64], None]]:
+        whole = contrast_of(run, store, layer, torch.from_numpy(harmful).float())
+
+        def method(rows: NDArray[np.int64], seed: int) -> tuple[NDArray[np.float64], None]:
+            return METHODS[name](whole.sampled(rows, seed)).vectors.double().numpy(), None
+
+        return method
+
+    methods = {"som": by_map, **{name: by(name) for name in _RANDOM_METHODS}}
+    found = {}
+    with progress("stability", len(methods)) as advance:
+        for name, method in methods.items():
+            found[name] = stability(method, len(harmful), k=k, seed=run.config.seed)
+            advance(1)
+    return found

@@ -1,0 +1,87 @@
+"""The map of the harmful representations, and the directions from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from somatlas.comparators import METHODS, Contrast
+from somatlas.directions import DirectionSet, mean_difference
+from somatlas.files import read_tensors, write_tensors
+from somatlas.report.figures import map_figure, save_figure
+from somatlas.representation_store import RepresentationStore
+from somatlas.run import Run, chosen_layer
+from somatlas.som import SOM
+
+
+def map_stage(run: Run) -> None:
+    """Train the map and make directions of its neurons, or by another method; SD beside them."""
+    run.needs("represent")
+    config = run.config
+    layer = chosen_layer(run)
+    store = RepresentationStore.open(run.path("representations"))
+    harmful = store.at("positive", layer)
+    harmless_mean = store.mean_at("negative", layer)
+    single = DirectionSet.single(mean_difference(harmful, harmless_mean[None]), len(harmful))
+    metadata = {"model": config.model, "layer": str(layer), "method": config.method}
+    single.save(run.path("single_direction.safetensors"), {**metadata, "method": "sd"})
+    if config.method != "som":
+        directions = METHODS[config.method](contrast_of(run, store, layer, harmful))
+        directions.save(run.path("directions.safetensors"), metadata)
+        return
+    som = SOM(
+        grid=config.grid,
+        topology=config.topology,
+        sigma=config.sigma,
+        learning_rate=config.learning_rate,
+        iterations=config.iterations,
+        seed=config.seed,
+    ).fit(harmful)
+    directions = DirectionSet.from_som(som, harmless_mean)
+    write_tensors(
+        run.path("map.safetensors"),
+        {
+            "weights": torch.from_numpy(som.weights_),
+            "hits": torch.from_numpy(som.hits_),
+            "bmus": torch.from_numpy(som.bmus_),
+            "coordinates": torch.from_numpy(som.coordinates()),
+            "u_matrix": torch.from_numpy(som.u_matrix()),
+        },
+        {**metadata, "grid": "x".join(map(str, config.grid)), "topology": config.topology},
+    )
+    directions.save(run.path("directions.safetensors"), metadata)
+    draw_map(run, ())
+
+
+def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tensor) -> Contrast:
+    """What the methods that the map is compared with may use."""
+    differences = (store.means("positive") - store.means("negative")).float()
+    return Contrast(
+        harmful=harmful,
+        harmless=store.at("negative", layer),
+        categories=[prompt.category for prompt in run.prompts.positive["train"]],
+        single=dict(zip(store.layers, differences, strict=True)),
+        layer=layer,
+        count=run.config.candidates,
+        seed=run.config.seed,
+    )
+
+
+def draw_map(run: Run, chosen: Sequence[int]) -> None:
+    """map.png, with the chosen ranks outlined; nothing where another method made them."""
+    if run.config.method != "som":
+        return
+    tensors, metadata = read_tensors(run.path("map.safetensors"))
+    directions = DirectionSet.load(run.path("directions.safetensors"))
+    figure = map_figure(
+        tensors["coordinates"].numpy(),
+        tensors["u_matrix"].numpy(),
+        tensors["hits"].numpy(),
+        directions.neurons.numpy(),
+        topology=metadata["topology"],
+        chosen=chosen,
+        title=f"{run.folder.parent.name}, layer {metadata['layer']}",
+    )
+    save_figure(figure, run.path("map.png"))

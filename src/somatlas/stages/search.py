@@ -1,0 +1,221 @@
+"""Which ranks to ablate together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from somatlas.directions import DirectionSet
+from somatlas.drift import Drift
+from somatlas.files import write_json
+from somatlas.generation import generate
+from somatlas.interventions import Projection, RowProjections
+from somatlas.judges import (
+    CoherenceCheck,
+    KeywordJudge,
+    Verdict,
+    behaviour_matcher,
+    is_refusal,
+    is_settled_refusal,
+)
+from somatlas.progress import progress
+from somatlas.prompts import Prompt
+from somatlas.prompts.sets import spread, texts
+from somatlas.run import Run
+from somatlas.search import (
+    Outcome,
+    Ranks,
+    SubsetSampler,
+    SubsetSpace,
+    contenders,
+    finished_trials,
+    open_storage,
+    open_study,
+    pareto_front,
+    search,
+    storage_error,
+    storage_url,
+)
+from somatlas.search.study import without_password
+from somatlas.search.watch import RefusalWatch
+from somatlas.stages.map import draw_map
+
+_FEWEST_SELECTION = 8  # prompts; with fewer the contenders are not re-scored
+
+
+def search_stage(run: Run) -> None:
+    """Trials on val prompts; then the best of them again on prompts that the search never saw."""
+    run.needs("map")
+    config = run.config
+    directions = DirectionSet.load(run.path("directions.safetensors"))
+    candidates = min(config.candidates, len(directions))
+    space = SubsetSpace(candidates, config.k, config.ordered)
+    sampler = SubsetSampler(space, config.seed, directions.vectors[:candidates].numpy())
+    seen, unseen = search_prompts(run)
+    url = config.storage or storage_url(run.path("study.db"))
+    run.begin("search")
+    try:
+        study = open_study(
+            open_storage(url),
+            f"{run.folder.parent.name}/{config.name}",
+            sampler,
+            ["maximize", "minimize"] if config.objective == "asr,kl" else ["maximize"],
+            run.study_settings(),
+        )
+        trial = Trials(run, directions)
+        with progress("search", min(config.trials, space.size)) as advance:
+            search(study, space, trial, config.trials, lanes=config.lanes, advance=advance)
+        rows = finished_trials(study, space)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise storage_error(url, error) from None
+    if config.part is not None:
+        return
+    best = contenders(rows, config.max_kl)
+    selection = _selection(trial, best, unseen)
+    winner, outcome = best[selection["chosen"]] if selection else best[0]
+    write_json(
+        run.path("search.json"),
+        {
+            "ranks": winner,
+            "val": {**asdict(outcome), "n": len(seen)},
+            "selection": selection,
+            "front": [row[0] for row in pareto_front(rows)] or None,
+            "storage": without_password(config.storage) if config.storage else "study.db",
+            "coherence": trial.check.thresholds,
+            "trials": [{"ranks": ranks, **asdict(outcome)} for ranks, outcome in rows],
+        },
+    )
+    draw_map(run, winner)
+
+
+def search_prompts(run: Run) -> tuple[list[Prompt], list[Prompt]]:
+    """The val prompts that trials answer, and those that their winner is chosen on."""
+    val = run.prompts.positive["val"]
+    seen = spread(val, run.config.val_prompts)
+    taken = {id(prompt) for prompt in seen}
+    unseen = spread([p for p in val if id(p) not in taken], run.config.selection_prompts)
+    return seen, unseen if len(unseen) >= _FEWEST_SELECTION else []
+
+
+class Trials:
+    """Evaluates sets of ranks on the resident model (`somatlas.search.loop.Evaluate`)."""
+
+    def __init__(self, run: Run, directions: DirectionSet) -> None:
+        self.config, self.lm = run.config, run.lm
+        self.directions = directions
+        self.harmful = texts(search_prompts(run)[0])
+        harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
+        replies = self._replies(harmless)
+        self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)
+        behaviour = self.config.behaviour
+        self.judge = KeywordJudge(
+            self.check, is_refusal if behaviour is None else behaviour_matcher(Path(behaviour))
+        )
+        self.drift = None
+        if self.config.objective == "asr,kl" or self.config.max_kl is not None:
+            self.drift = Drift(self.lm, harmless, replies, self.config.batch_size)
+
+    def __call__(self, points: Sequence[Ranks], threshold: float) -> list[Outcome]:
+        """An outcome a point; a trial that falls below the threshold is ended and pruned.
+
+        Only of refusal is it known when a reply is settled, and only ASR can be bounded.
+        """
+        projections = [
+            Projection(self.directions.vectors[list(ranks)], self.config.mode) for ranks in points
+        ]
+        n = len(self.harmful)
+        bounded = threshold if self.drift is None else 0.0
+        watch = RefusalWatch(n, len(points), is_settled_refusal, bounded)
+        replies = self._replies(
+            self.harmful, projections, watch if self.config.behaviour is None else None
+        )
+        outcomes = []
+        for place, projection in enumerate(projections):
+            if watch.hopeless(place):
+                bound = watch.bound(place)
+                outcomes.append(Outcome(bound, 1 - bound, 0.0, pruned=True))
+                continue
+            share = self._shares(self.harmful, replies[place * n : (place + 1) * n])
+            outcomes.append(
+                Outcome(
+                    share[Verdict.COMPLIED],
+                    share[Verdict.REFUSED],
+                    share[Verdict.INCOHERENT],
+                    None if self.drift is None else self.drift.under(projection),
+                )
+            )
+        return outcomes
+
+    def asr(self, ranks: Ranks, prompts: Sequence[str]) -> float:
+        """ASR of a set of ranks on other prompts."""
+        projection = Projection(self.directions.vectors[list(ranks)], self.config.mode)
+        return self._shares(prompts, self._replies(prompts, [projection]))[Verdict.COMPLIED]
+
+    def shares(self, projection: Projection | None) -> dict[str, float]:
+        """ASR, refusal and babble on the val prompts, under any projection or none."""
+        replies = self._replies(self.harmful, [projection] if projection is not None else [])
+        share = self._shares(self.harmful, replies)
+        return {
+            "asr": share[Verdict.COMPLIED],
+            "refusal": share[Verdict.REFUSED],
+            "babble": share[Verdict.INCOHERENT],
+        }
+
+    def _replies(
+        self,
+        prompts: Sequence[str],
+        projections: Sequence[Projection] = (),
+        watch: RefusalWatch | None = None,
+    ) -> list[str]:
+        rows = RowProjections(projections) if len(projections) > 1 else None
+        with self.lm.ablate(rows or next(iter(projections), None)):
+            return generate(
+                self.lm,
+                prompts,
+                max_new_tokens=self.config.search_tokens,
+                batch_size=self.config.batch_size,
+                ablations=rows,
+                watch=watch,
+            )
+
+    def _shares(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
+        verdicts = self.judge.judge(prompts, replies)
+        return {v: verdicts.count(v) / len(verdicts) for v in Verdict}
+
+
+def _selection(
+    trials: Trials, best: Sequence[tuple[Ranks, Outcome]], prompts: Sequence[Prompt]
+) -> dict[str, Any] | None:
+    """The contenders' ASR on prompts that the search never saw, and which of them leads.
+
+    `optimism` is what the winner's val ASR, the highest of many, promised too much.
+    """
+    if not prompts:
+        return None
+    with progress("selection", len(best)) as advance:
+        asr = []
+        for ranks, _ in best:
+            asr.append(trials.asr(ranks, texts(prompts)))
+            advance(1)
+    chosen = max(range(len(asr)), key=asr.__getitem__)  # of equals the better on val
+    return {
+        "chosen": chosen,
+        "asr": asr[chosen],
+        "optimism": best[chosen][1].asr - asr[chosen],
+        "n": len(prompts),
+        "contenders": [
+            {"ranks": ranks, "val_asr": outcome.asr, "selection_asr": value}
+            for (ranks, outcome), value in zip(best, asr, strict=True)
+        ],
+    }
+
+
+def check_storage(run: Run) -> None:
+    """Raise InputError where the storage named cannot be reached: before anything is loaded."""
+    if run.config.storage is not None:
+        open_storage(run.config.storage).remove_session()

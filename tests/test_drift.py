@@ -1,0 +1,46 @@
+"""Multi-token KL against a plain computation, one reply at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from somatlas import Projection
+from somatlas.drift import REPLY_TOKENS, Drift
+from somatlas.generation import generate
+from somatlas.models.language_model import LanguageModel
+
+PROMPTS = ["Hi", "A longer prompt that needs some more room", "Where is it?"]
+
+
+def reference(lm: LanguageModel, projection: Projection, replies: list[str]) -> float:
+    total, count = 0.0, 0
+    for prompt, reply in zip(PROMPTS, replies, strict=True):
+        tail = lm.tokenizer(reply, add_special_tokens=False)["input_ids"][:REPLY_TOKENS]
+        head = lm.token_ids(prompt)
+        ids = torch.tensor([[*head, *tail]])
+        base = lm.model(ids).logits[0].double().log_softmax(-1)
+        with lm.ablate(projection):
+            ablated = lm.model(ids).logits[0].double().log_softmax(-1)
+        for place in range(len(head) - 1, len(head) + len(tail) - 1):
+            total += float((base[place].exp() * (base[place] - ablated[place])).sum())
+            count += 1
+    return total / count
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_drift_is_the_mean_kl_over_the_tokens_of_the_replies(
+    tiny: LanguageModel, batch_size: int
+) -> None:
+    replies = generate(tiny, PROMPTS, max_new_tokens=20, batch_size=3)
+    replies[2] = replies[2][:3]
+    projection = Projection(torch.randn(2, 32, generator=torch.Generator().manual_seed(1)))
+    drift = Drift(tiny, PROMPTS, replies, batch_size)
+    assert drift.under(projection) == pytest.approx(reference(tiny, projection, replies), rel=1e-4)
+    assert drift.n_tokens <= 3 * REPLY_TOKENS
+
+
+def test_empty_replies_have_no_drift(tiny: LanguageModel) -> None:
+    projection = Projection(torch.ones(1, 32))
+    assert Drift(tiny, ["Hi"], [""], 2).under(projection) == 0
