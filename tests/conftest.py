@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from command import Command
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+
+settings.register_profile("untimed", deadline=None)  # how fast a machine is, is no property
+settings.load_profile("untimed")
 
 BOS, EOS, PAD, USER, REPLY = "<bos>", "<eos>", "<pad>", "<user>", "<reply>"
 CHAT_TEMPLATE = (

@@ -36,7 +36,8 @@ def refusals(lm: LanguageModel, name: str, prompts: list[str], dump: Path | None
     replies = generate(
         lm, prompts, max_new_tokens=TOKENS, batch_size=64, watch=None if dump else settled
     )
-    print(f"{name}: {wilson(sum(map(is_refusal, replies)), len(replies))}", flush=True)
+    count = sum(map(is_refusal, replies))
+    print(f"{name}: {count} of {len(replies)}, {wilson(count, len(replies))}", flush=True)
     if dump is not None:
         rows = [
             {"set": name, "prompt": p, "reply": r, "refused": is_refusal(r)}

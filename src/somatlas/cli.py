@@ -21,6 +21,7 @@ _SUMMARIES: dict[Stage, str] = {
     "search": "Search which directions to ablate together.",
     "ablate": "Replies to the test prompts: base, single direction, chosen directions.",
     "judge": "Judge the replies and print the table.",
+    "atlas": "Geometry, neurons and stability of a judged run, for the report.",
 }
 
 
@@ -64,6 +65,7 @@ def _shown(default: Any) -> str:
 
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
     from somatlas.exports.from_run import EXPORTS, check_exports, save_exports
+    from somatlas.report.page import write_report
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
     from somatlas.stages import WORK
@@ -82,6 +84,8 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
             click.echo(f"{stage}: done before", err=True)
     if "judge" in stages:
         click.echo(summarise(run))
+    if "atlas" in stages:
+        click.echo(f"report: {write_report(run)}")
     for path in save_exports(run, exports):
         click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")
@@ -132,6 +136,37 @@ def _doctor(config: Path | None, **flags: Any) -> None:
 
     run = open_run(_given(flags), config, from_environment())
     click.echo(diagnose(run.lm, run.prompts, run.config.batch_size))
+
+
+@commands.command("report")
+@click.argument("folder", metavar="RUN", type=Path, required=False)
+@click.option("--show-completions", is_flag=True, help="show the replies to harmful prompts too")
+@click.option("--open", "show", is_flag=True, help="open the page in a browser")
+def _report(folder: Path | None, show_completions: bool, show: bool) -> None:
+    """Write report.html of a run's folder (default: the default run of the default model).
+
+    The page shows what the run has so far and says what is missing.
+    """
+    from somatlas.report.page import write_report
+    from somatlas.run import open_run, run_at
+
+    run = run_at(folder) if folder else open_run({}, None, from_environment())
+    if not run.stages:
+        raise InputError(f"{run.folder} has no stage yet: run `somatlas run` first")
+    path = write_report(run, show_completions=show_completions)
+    click.echo(path)
+    if show:
+        click.launch(str(path))
+
+
+@commands.command("compare")
+@click.argument("folders", metavar="RUN...", type=Path, nargs=-1, required=True)
+def _compare(folders: tuple[Path, ...]) -> None:
+    """A table of several runs on the same test prompts, with paired tests between them."""
+    from somatlas.report.comparison import comparison_text
+    from somatlas.run import run_at
+
+    click.echo(comparison_text([run_at(folder) for folder in folders]))
 
 
 @commands.command("fetch")

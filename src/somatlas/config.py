@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_MODEL
 
-Stage = Literal["represent", "layers", "map", "search", "ablate", "judge"]
-STAGES: tuple[Stage, ...] = ("represent", "layers", "map", "search", "ablate", "judge")
+Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "atlas"]
+STAGES: tuple[Stage, ...] = ("represent", "layers", "map", "search", "ablate", "judge", "atlas")
 
 ENVIRONMENT_PREFIX = "SOMATLAS_"
 
@@ -121,7 +121,7 @@ class Config(BaseModel):
         "the winner's KL on harmless replies, in nats a token, is at most this",
         gt=0,
     )
-    lanes: Count = _of("search", 1, "trials evaluated side by side in one batch (GPUs: 4 to 16)")
+    lanes: Count = _of("search", 4, "trials evaluated side by side in one batch")
 
     directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
     ids: tuple[int, ...] | None = _of(
@@ -143,7 +143,11 @@ class Config(BaseModel):
     part: tuple[int, Count] | None = _of(
         None, None, "I/N: only worker I's share of represent or search, of N (0 to N - 1)"
     )
-    batch_size: Count = _of(None, 64, "prompts in one forward pass")
+    batch_size: Count = _of(
+        None,
+        128,
+        "prompts in one forward pass, for each lane; halved where memory does not suffice",
+    )
     trust_remote_code: bool = _of(None, False, "run code that comes with the model")
 
     @field_validator("grid", mode="before")

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig
 
 from somatlas.interventions import RowProjections
-from somatlas.models.batches import Batch
+from somatlas.models.batches import Batch, with_room
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 
@@ -100,6 +100,8 @@ class _Decoding:
                 self._ask(watch)
             if len(self.ended) == len(self.live) or step == max_new_tokens:
                 break
+            if step == 1:
+                self.cache = with_room(self.cache, max_new_tokens)
             inputs = self._following(inputs, tokens)
         return self.replies
 
@@ -126,6 +128,7 @@ class _Decoding:
                 self.ablations.assign([self.ablations.which[i] for i in keep])
         return {
             **inputs,
+            "past_key_values": self.cache,
             "input_ids": tokens[:, None],
             "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
             "position_ids": positions,

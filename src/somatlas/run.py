@@ -36,9 +36,9 @@ _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 class Run:
     """One run: where it lives, what it was told, and, on first use, its prompts and its model."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, folder: Path | None = None) -> None:
         self.config = config
-        self.folder = run_folder(config)
+        self.folder = folder or run_folder(config)
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -179,6 +179,15 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
     base = load_recipe(recipe).settings if recipe else {}
     own = run_folder(Config.merged(base, *given)) / "config.toml"
     return Run(Config.merged(base, read_config_file(own) if own.exists() else {}, *given))
+
+
+def run_at(folder: Path) -> Run:
+    """The run in a folder; raises InputError where there is none."""
+    own = folder / "config.toml"
+    if not own.is_file():
+        raise InputError(f"{folder} is no run folder: it has no config.toml")
+    config = Config.merged(read_config_file(own))
+    return Run(config, folder)
 
 
 def chosen_layer(run: Run) -> int:

@@ -19,6 +19,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.statistics import quantile
 
 _NGRAM = 4
+_SCORED_TOKENS = 32  # of a reply's beginning are scored; repetition is looked for in all of it
 _CALIBRATION_TOKENS = 16  # in shorter replies one odd token decides the mean
 _CALIBRATION_SHARE = 0.98  # of the model's own harmless replies pass each measure
 
@@ -28,7 +29,8 @@ class CoherenceCheck:
     """Thresholds of one model. Compared with `>`: a reply above either one is incoherent.
 
     max_repetition : share of token 4-grams that occur earlier in the reply.
-    max_surprise : mean negative log-likelihood a token in nats, under the unchanged model.
+    max_surprise : mean negative log-likelihood of the first 32 tokens in nats, under the unchanged
+    model.
     """
 
     lm: LanguageModel
@@ -50,7 +52,7 @@ class CoherenceCheck:
             raise InputError("the coherence check needs at least 2 harmless replies to calibrate")
         ids = [_reply_ids(lm, reply) for reply in replies]
         strangers = [*prompts[1:], prompts[0]]
-        surprise = surprises(lm, strangers, ids, batch_size)
+        surprise = surprises(lm, strangers, [row[:_SCORED_TOKENS] for row in ids], batch_size)
         long = [s for s, row in zip(surprise, ids, strict=True) if len(row) >= _CALIBRATION_TOKENS]
         return cls(
             lm,
@@ -67,7 +69,8 @@ class CoherenceCheck:
     def incoherent(self, prompts: Sequence[str], replies: Sequence[str]) -> list[bool]:
         """Whether each reply is empty, repeats itself too much or surprises too much."""
         ids = [_reply_ids(self.lm, reply) for reply in replies]
-        surprise = surprises(self.lm, prompts, ids, self.batch_size)
+        scored = [row[:_SCORED_TOKENS] for row in ids]
+        surprise = surprises(self.lm, prompts, scored, self.batch_size)
         return [
             not row or repetition(row) > self.max_repetition or s > self.max_surprise
             for row, s in zip(ids, surprise, strict=True)
@@ -90,11 +93,9 @@ def surprises(
         longest = max(len(replies[i]) for i in batch.rows)
         if longest == 0:
             continue
-        logits = lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1]
-        targets = batch.input_ids[:, -longest:]
-        losses: Tensor = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), targets, reduction="none"
-        )
+        logits = lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
+        targets = batch.input_ids[:, -longest:, None]
+        losses: Tensor = logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]
         for row, loss in zip(batch.rows, losses, strict=True):
             if replies[row]:
                 result[row] = float(loss[-len(replies[row]) :].double().mean())

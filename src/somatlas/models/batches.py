@@ -141,6 +141,53 @@ def _selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
     return chosen
 
 
+class _Roomy(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """A layer's keys and values with room behind them: a step writes where it belongs, where the
+    library's own layer copies all that is there."""
+
+    def __init__(self, layer: DynamicLayer, room: int) -> None:
+        super().__init__()
+        self.dtype, self.device = layer.dtype, layer.device
+        self.is_initialized = True
+        self.length = layer.get_seq_length()
+        self._buffers = [self._widened(x, room) for x in (layer.keys, layer.values)]
+        self._show()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
+        end = self.length + key_states.shape[-2]
+        if end > self._buffers[0].shape[-2]:
+            self._buffers = [self._widened(x[:, :, : self.length], end) for x in self._buffers]
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, self.length : end] = new
+        self.length = end
+        self._show()
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._buffers = [buffer[indices] for buffer in self._buffers]
+        self._show()
+
+    @staticmethod
+    def _widened(states: Tensor, room: int) -> Tensor:
+        rows, heads, length, size = states.shape
+        buffer = states.new_zeros(rows, heads, length + room, size)
+        buffer[:, :, :length] = states
+        return buffer
+
+    def _show(self) -> None:
+        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self._buffers)
+
+
+def with_room(cache: Cache, room: int) -> Cache:
+    """The cache with room for that many further tokens; sliding windows stay as they are."""
+    roomy = copy.copy(cache)
+    roomy.layers = [
+        _Roomy(layer, room) if type(layer) is DynamicLayer and layer.get_seq_length() else layer
+        for layer in cache.layers
+    ]
+    return roomy
+
+
 def _attention_window(model: PreTrainedModel) -> float:
     """How many tokens the narrowest attention sees: padding inside a row must not push any out."""
     layers = DynamicCache(config=model.config).layers

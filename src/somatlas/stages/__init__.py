@@ -8,8 +8,10 @@
 | search    | study.db, search.json, map.png (the chosen ranks outlined)          |
 | ablate    | completions/base.jsonl, sd.jsonl, md.jsonl, ablate.json             |
 | judge     | verdicts.jsonl, judge.json                                          |
+| atlas     | atlas.json                                                          |
 
-After the last one `somatlas.report.summary` writes evaluation.json and table.txt.
+After judge `somatlas.report.summary` writes evaluation.json and table.txt, and after atlas
+`somatlas.report.page` writes report.html and figures/.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping
 from somatlas.config import Stage
 from somatlas.run import Run
 from somatlas.stages.ablate import ablate_stage
+from somatlas.stages.atlas import atlas_stage
 from somatlas.stages.judge import judge_stage
 from somatlas.stages.layers import layers_stage
 from somatlas.stages.map import map_stage
@@ -32,6 +35,7 @@ WORK: Mapping[Stage, Callable[[Run], None]] = {
     "search": search_stage,
     "ablate": ablate_stage,
     "judge": judge_stage,
+    "atlas": atlas_stage,
 }
 
 __all__ = ["WORK"]

@@ -29,10 +29,10 @@ from somatlas.stages.ablate import chosen_directions
 from somatlas.stages.map import contrast_of
 from somatlas.stages.search import Trials
 
-_CLOUD = 48  # prompts a side whose geometry under ablation is measured
+_CLOUD = 32  # prompts a side whose geometry under ablation is measured
 _PLANE = 400  # prompts a side that are drawn in the plane
-_SCORED = 128  # train prompts whose refusal score is measured
-_STEPS = 7  # directions ablated one after another, at most
+_SCORED = 64  # train prompts whose refusal score is measured
+_STEPS = 5  # directions ablated one after another, at most
 _RANDOM_METHODS = ("random", "covariance", "pca", "kmeans")  # whose stability is shown beside
 
 
@@ -72,17 +72,17 @@ def _steps(run: Run, layer: int) -> list[dict[str, Any]]:
     names = [*ranks, *rest][:_STEPS]
     harmful = texts(spread(run.prompts.positive["test"], _CLOUD))
     harmless = texts(spread(run.prompts.negative["test"], _CLOUD))
-    trials = Trials(run, directions)
+    projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
+    shares = Trials(run, directions).shares(projections)
     steps = []
     with progress("geometry", len(every) + 1) as advance:
-        for k in range(len(every) + 1):
-            projection = Projection(every[:k], run.config.mode) if k else None
+        for k, projection in enumerate([None, *projections]):
             with run.lm.ablate(projection):
                 both = represent(
                     run.lm, [*harmful, *harmless], [layer], batch_size=run.config.batch_size
                 )[:, 0]
             cloud = both.double().numpy()
-            step = {"k": k, "ranks": names[:k], **trials.shares(projection)}
+            step = {"k": k, "ranks": names[:k], **shares[k]}
             steps.append({**step, **geometry_at(cloud[: len(harmful)], cloud[len(harmful) :])})
             advance(1)
     return steps

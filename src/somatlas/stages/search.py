@@ -121,22 +121,17 @@ class Trials:
             self.drift = Drift(self.lm, harmless, replies, self.config.batch_size)
 
     def __call__(self, points: Sequence[Ranks], threshold: float) -> list[Outcome]:
-        """An outcome a point; a trial that falls below the threshold is ended and pruned.
-
-        Only of refusal is it known when a reply is settled, and only ASR can be bounded.
-        """
+        """An outcome a point; a trial that falls below the threshold is ended and pruned, where
+        ASR is the only objective."""
         projections = [
             Projection(self.directions.vectors[list(ranks)], self.config.mode) for ranks in points
         ]
         n = len(self.harmful)
-        bounded = threshold if self.drift is None else 0.0
-        watch = RefusalWatch(n, len(points), is_settled_refusal, bounded)
-        replies = self._replies(
-            self.harmful, projections, watch if self.config.behaviour is None else None
-        )
+        watch = self._watch(len(points), threshold if self.drift is None else 0.0)
+        replies = self._replies(self.harmful, projections, watch)
         outcomes = []
         for place, projection in enumerate(projections):
-            if watch.hopeless(place):
+            if watch is not None and watch.hopeless(place):
                 bound = watch.bound(place)
                 outcomes.append(Outcome(bound, 1 - bound, 0.0, pruned=True))
                 continue
@@ -156,15 +151,26 @@ class Trials:
         projection = Projection(self.directions.vectors[list(ranks)], self.config.mode)
         return self._shares(prompts, self._replies(prompts, [projection]))[Verdict.COMPLIED]
 
-    def shares(self, projection: Projection | None) -> dict[str, float]:
-        """ASR, refusal and babble on the val prompts, under any projection or none."""
-        replies = self._replies(self.harmful, [projection] if projection is not None else [])
-        share = self._shares(self.harmful, replies)
-        return {
-            "asr": share[Verdict.COMPLIED],
-            "refusal": share[Verdict.REFUSED],
-            "babble": share[Verdict.INCOHERENT],
-        }
+    def shares(self, projections: Sequence[Projection]) -> list[dict[str, float]]:
+        """ASR, refusal and babble on the val prompts, of the model as it is and under each
+        projection."""
+        base, n = self._replies(self.harmful, [], self._watch(1)), len(self.harmful)
+        replies = base + self._replies(self.harmful, projections, self._watch(len(projections)))
+        shares = [self._shares(self.harmful, replies[i : i + n]) for i in range(0, len(replies), n)]
+        return [
+            {
+                "asr": share[Verdict.COMPLIED],
+                "refusal": share[Verdict.REFUSED],
+                "babble": share[Verdict.INCOHERENT],
+            }
+            for share in shares
+        ]
+
+    def _watch(self, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
+        """Only of refusal is it known when a reply is settled."""
+        if self.config.behaviour is not None:
+            return None
+        return RefusalWatch(len(self.harmful), trials, is_settled_refusal, threshold)
 
     def _replies(
         self,
@@ -178,7 +184,7 @@ class Trials:
                 self.lm,
                 prompts,
                 max_new_tokens=self.config.search_tokens,
-                batch_size=self.config.batch_size,
+                batch_size=self.config.batch_size * max(1, len(projections)),
                 ablations=rows,
                 watch=watch,
             )
