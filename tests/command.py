@@ -15,9 +15,21 @@ SMALL_STAGES = {
     "represent": ("--train-prompts", "24"),
     "layers": ("--refusal-tokens", "10,20", "--layer-prompts", "4"),
     "map": ("--grid", "2x3", "--iterations", "300"),
-    "search": ("--trials", "4", "--k", "2", "--val-prompts", "4", "--search-tokens", "6"),
+    "search": (
+        "--trials",
+        "4",
+        "--k",
+        "2",
+        "--val-prompts",
+        "4",
+        "--search-tokens",
+        "6",
+        "--lanes",
+        "1",
+    ),
     "ablate": ("--test-prompts", "6", "--test-tokens", "6"),
     "judge": (),
+    "atlas": (),
 }
 SMALL = tuple(flag for flags in SMALL_STAGES.values() for flag in flags)
 

@@ -21,6 +21,12 @@ from somatlas.files import read_tensors
 
 FILES = {
     "ablate.json",
+    "atlas.json",
+    *(
+        f"figures/{name}.{ending}"
+        for name in ("cosines", "layers", "map", "plane", "scaling", "stability", "steps")
+        for ending in ("csv", "pdf", "svg")
+    ),
     "completions/base.jsonl",
     "completions/md.jsonl",
     "completions/sd.jsonl",
@@ -31,6 +37,7 @@ FILES = {
     "layers.json",
     "map.png",
     "map.safetensors",
+    "report.html",
     "representations/index.json",
     "representations/negative-00000.safetensors",
     "representations/positive-00000.safetensors",
@@ -42,7 +49,7 @@ FILES = {
     "verdicts.jsonl",
 }
 # Files that hold times or paths, compared without them or not at all.
-TIMED = {"config.toml", "stages.json", "study.db", "table.txt", "evaluation.json"}
+TIMED = {"config.toml", "stages.json", "study.db", "table.txt", "evaluation.json", "report.html"}
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def test_a_finished_run_is_not_done_again(command: Command, tiny_folder: Path, w
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.suffix == ".safetensors"}
     result = command("run", tiny_folder, "--out", whole.parents[1])
     assert result.code == 0
-    assert result.err.count("done before") == 6
+    assert result.err.count("done before") == len(STAGES)
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -149,7 +156,7 @@ def test_a_finished_run_is_not_done_again(command: Command, tiny_folder: Path, w
     [
         (("--seed", "5"), "seed = 0, not 5"),
         (("--grid", "2x2"), "grid = [2, 3], not [2, 2]"),
-        (("--trials", "9"), "trials = 4, not 9"),
+        (("--trials", "3"), "trials = 4, not 3"),
         (("--test-tokens", "9"), "test_tokens = 6, not 9"),
     ],
 )
@@ -159,6 +166,16 @@ def test_a_folder_of_another_configuration_is_refused(
     before = contents(whole)
     assert message in command.fails("run", tiny_folder, "--out", whole.parents[1], *flags)
     assert contents(whole) == before
+
+
+def test_a_finished_search_is_extended_to_what_a_longer_one_finds(
+    command: Command, tiny_folder: Path, whole: Path
+) -> None:
+    flags = (*SMALL, "--out", whole.parents[1])
+    assert command("run", tiny_folder, *flags, "--trials", "9", "--name", "long").code == 0
+    assert command("run", tiny_folder, *flags, "--trials", "9").code == 0
+    assert contents(whole) == contents(whole.parent / "long")
+    assert len(json.loads((whole / "search.json").read_text())["trials"]) == 9
 
 
 def test_changed_prompts_are_another_configuration(

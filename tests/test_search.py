@@ -151,7 +151,7 @@ def test_a_search_that_is_extended_equals_one_that_was_longer_from_the_start(
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
-@pytest.mark.parametrize("stop_after", [1, 5, 10])
+@pytest.mark.parametrize("stop_after", [1, 5, 7])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     tmp_path: Path, stop_after: int, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +251,7 @@ def test_optunas_own_tools_open_the_study(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("sqlite:////no/such/folder/x.db", "unable to open database file"),
-        ("nonsense", "cannot be used"),
+        ("nonsense", "Could not parse SQLAlchemy URL"),
         ("postgresql+psycopg://me:hunter2@127.0.0.1:1/x", "me:***@127.0.0.1:1/x"),
     ],
 )

@@ -68,8 +68,13 @@ def search(
                 continue  # a trial was given up in between
             time.sleep(_POLL_S)
             continue
-        with heartbeats(study, [trial for trial, _ in claims]):
-            outcomes = evaluate([ranks for _, ranks in claims], contenders_threshold(study))
+        try:
+            with heartbeats(study, [trial for trial, _ in claims]):
+                outcomes = evaluate([ranks for _, ranks in claims], contenders_threshold(study))
+        except BaseException:  # whoever goes on, in this process too, takes them up first
+            for trial, _ in claims:
+                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            raise
         for (trial, _), outcome in zip(claims, outcomes, strict=True):
             for name, value in asdict(outcome).items():
                 trial.set_user_attr(name, value)
