@@ -82,8 +82,8 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
             share(run, stage)
         if not run.carry_out(stage, WORK[stage]):
             click.echo(f"{stage}: done before", err=True)
-    if "judge" in stages:
-        click.echo(summarise(run))
+        if stage == "judge":
+            click.echo(summarise(run))
     if "atlas" in stages:
         click.echo(f"report: {write_report(run)}")
     for path in save_exports(run, exports):
