@@ -9,7 +9,7 @@ demo: $(VENV)/demo
 	$(BIN)/somatlas run
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

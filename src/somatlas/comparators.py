@@ -140,4 +140,6 @@ METHODS: Mapping[str, Callable[[Contrast], DirectionSet]] = {
 
 def _without_hits(vectors: NDArray[np.floating]) -> DirectionSet:
     unknown = torch.full((len(vectors),), -1)
-    return DirectionSet(torch.from_numpy(np.ascontiguousarray(vectors)).float(), unknown, unknown)
+    return DirectionSet(
+        torch.from_numpy(np.ascontiguousarray(vectors)).float(), unknown, unknown.clone()
+    )

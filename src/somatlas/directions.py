@@ -102,7 +102,7 @@ class DirectionSet:
         vectors = torch.stack([row.flatten().float() for row in rows])
         _check_finite(vectors, path)
         unknown = torch.full((len(rows),), -1)
-        return cls(vectors, unknown, unknown)
+        return cls(vectors, unknown, unknown.clone())
 
 
 def _check_finite(vectors: Tensor, path: Path) -> None:

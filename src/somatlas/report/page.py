@@ -16,7 +16,6 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl
 from somatlas.files import atomic_file, read_json, read_tensors, write_text
@@ -36,9 +35,8 @@ def write_report(run: Run, *, show_completions: bool = False) -> Path:
     """
     facts = _read(run)
     drawn = report_figures(facts)
-    for figure in drawn:
-        _save(figure, run.path("figures"))
-    content = _content(run, facts, drawn, show_completions)
+    embedded = [_saved(figure, run.path("figures")) for figure in drawn]
+    content = _content(run, facts, embedded, show_completions)
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     source = (files("somatlas") / "data" / "report.html.j2").read_text(encoding="utf-8")
     path = run.path("report.html")
@@ -58,7 +56,7 @@ def _read(run: Run) -> dict[str, Any]:
 
 
 def _content(
-    run: Run, facts: Mapping[str, Any], drawn: Sequence[ReportFigure], show: bool
+    run: Run, facts: Mapping[str, Any], figures: Sequence[Mapping[str, str]], show: bool
 ) -> dict[str, Any]:
     evaluation, search, atlas = facts["evaluation"], facts["search"], facts["atlas"]
     ranks = evaluation["ranks"] if evaluation else (search or {}).get("ranks", [])
@@ -91,7 +89,7 @@ def _content(
         "clouds": clouds,
         "clouds_last": len(clouds) - 1,
         "clouds_n": sum(map(len, clouds[0].values())) if clouds else 0,
-        "figures": [_embedded(figure) for figure in drawn],
+        "figures": figures,
         "trials": _contenders(search),
         "search_text": _search_text(search),
         "borderline": _borderline(atlas),
@@ -253,26 +251,20 @@ def _completions(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
+def _saved(figure: ReportFigure, folder: Path) -> dict[str, str]:
+    """Write a figure's files, and what the page says and shows of it."""
+    drawn, buffer = figure.draw(), io.BytesIO()
     with rc_context({"svg.hashsalt": "somatlas"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _embedded(figure: ReportFigure) -> dict[str, str]:
+        drawn.savefig(buffer, format="svg", metadata={"Date": None})
+    with atomic_file(folder / f"{figure.name}.svg") as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    with atomic_file(folder / f"{figure.name}.pdf") as temporary:
+        drawn.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+    write_text(folder / f"{figure.name}.csv", figure.csv())
     return {
         "heading": figure.heading,
         "text": figure.text,
         "caption": figure.caption,
         "alt": figure.caption,
-        "svg": base64.b64encode(_svg(figure.draw())).decode(),
+        "svg": base64.b64encode(buffer.getvalue()).decode(),
     }
-
-
-def _save(figure: ReportFigure, folder: Path) -> None:
-    with atomic_file(folder / f"{figure.name}.svg") as temporary:
-        temporary.write_bytes(_svg(figure.draw()))
-    with atomic_file(folder / f"{figure.name}.pdf") as temporary:
-        figure.draw().savefig(temporary, format="pdf", metadata={"CreationDate": None})
-    write_text(folder / f"{figure.name}.csv", figure.csv())

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from somatlas.config import STAGES
 from somatlas.evaluation import CONDITIONS, condition_rates, read_jsonl
 from somatlas.files import read_json, write_json, write_text
 from somatlas.recipes import load_recipe
@@ -45,7 +46,8 @@ def summarise(run: Run) -> str:
     by_rule = run.config.layer is None
     gentle = not by_rule or read_json(run.path("layers.json"))["kl_below_limit"]
     ablation = read_json(run.path("ablate.json"))
-    seconds = {stage: record["seconds"] for stage, record in run.stages.items()}
+    judged = STAGES[: STAGES.index("judge") + 1]
+    seconds = {s: run.stages[s]["seconds"] for s in judged if s in run.stages}
     evaluation = {
         "model": run.config.model,
         "layer": chosen_layer(run),
