@@ -8,6 +8,7 @@ trial whose worker died is given up, and its set tried anew by whoever asks next
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from somatlas.search.space import Ranks, SubsetSpace
 
 HEARTBEAT_S, GRACE_S = 10, 60
 _NAMELESS_S = 20.0  # a claim names its worker within a second or two
+_OPEN_ATTEMPTS = 8
 _WORKER = "worker"  # user attribute: who evaluates the trial
 _HELD = (*FINISHED, TrialState.RUNNING)
 
@@ -56,23 +58,31 @@ def open_storage(url: str, *, heartbeat_s: int = HEARTBEAT_S, grace_s: int = GRA
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(
-                url,
-                engine_kwargs={"pool_pre_ping": True, **options},
-                heartbeat_interval=heartbeat_s,
-                grace_period=grace_s,
+    for attempt in itertools.count(1):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return RDBStorage(
+                    url,
+                    engine_kwargs={"pool_pre_ping": True, **options},
+                    heartbeat_interval=heartbeat_s,
+                    grace_period=grace_s,
+                )
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = f"{error} {error.__cause__}"
+            together = any(text in reason for text in ("already exists", "duplicate key", "UNIQUE"))
+            if not together or attempt == _OPEN_ATTEMPTS:
+                raise storage_error(url, error) from None
+            time.sleep(0.2 * attempt)  # workers that start together make the tables together
+        except (ImportError, ValueError) as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            hint = (
+                "install 'somatlas[postgres]'" if isinstance(error, ImportError) else "see its URL"
             )
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise storage_error(url, error) from None
-    except (ImportError, ValueError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        hint = "install 'somatlas[postgres]'" if isinstance(error, ImportError) else "see its URL"
-        raise InputError(
-            f"storage {without_password(url)} cannot be used ({lines[0]}): {hint}"
-        ) from None
+            raise InputError(
+                f"storage {without_password(url)} cannot be used ({lines[0]}): {hint}"
+            ) from None
+    raise AssertionError("the loop ends by return or raise")
 
 
 def storage_error(url: str, error: Exception) -> InputError:
