@@ -146,7 +146,7 @@ class Config(BaseModel):
     batch_size: Count = _of(
         None,
         128,
-        "prompts in one forward pass, for each lane; halved where memory does not suffice",
+        "prompts in one forward pass, for each lane",
     )
     trust_remote_code: bool = _of(None, False, "run code that comes with the model")
 

@@ -1,7 +1,7 @@
 """Judges: what a reply does with its request."""
 
 from somatlas.judges.coherence import CoherenceCheck
-from somatlas.judges.keyword import behaviour_matcher, is_refusal, is_settled_refusal
+from somatlas.judges.keyword import behaviour_matcher, is_refusal, is_settled_refusal, matcher
 from somatlas.judges.verdict import Judge, KeywordJudge, Verdict
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "behaviour_matcher",
     "is_refusal",
     "is_settled_refusal",
+    "matcher",
 ]

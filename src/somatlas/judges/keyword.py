@@ -79,6 +79,11 @@ def behaviour_matcher(path: Path) -> Callable[[str], bool]:
     return lambda reply: any(pattern.search(reply) for pattern in patterns)
 
 
+def matcher(behaviour: str | None) -> Callable[[str], bool]:
+    """What tells whether a reply shows what is studied: refusal, or a behaviour file's."""
+    return is_refusal if behaviour is None else behaviour_matcher(Path(behaviour))
+
+
 def is_refusal(reply: str) -> bool:
     """Whether the reply declines what was asked; an empty reply is none."""
     return _match(reply) is not None

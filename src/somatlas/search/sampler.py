@@ -70,8 +70,10 @@ class SubsetSampler(BaseSampler):
         )
         ranks = next((r for r in lost if r is not None and r not in points), None)
         if ranks is None and len(finished) >= N_RANDOM:
-            propose = self._by_parzen if self.space.ordered else self._by_surrogate
-            ranks = propose(study, trial, finished, running, points, rng)
+            if self.space.ordered:
+                ranks = self._by_parzen(study, trial, points, rng)
+            else:
+                ranks = self._by_surrogate(study, finished, running, points, rng)
         while ranks is None:
             drawn = self.space.draw(rng)
             ranks = None if drawn in points else drawn
@@ -85,7 +87,6 @@ class SubsetSampler(BaseSampler):
     def _by_surrogate(
         self,
         study: Study,
-        trial: FrozenTrial,
         finished: Sequence[FrozenTrial],
         running: Sequence[FrozenTrial],
         points: set[Ranks],
@@ -114,13 +115,7 @@ class SubsetSampler(BaseSampler):
         return unseen
 
     def _by_parzen(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        finished: Sequence[FrozenTrial],
-        running: Sequence[FrozenTrial],
-        points: set[Ranks],
-        rng: random.Random,
+        self, study: Study, trial: FrozenTrial, points: set[Ranks], rng: random.Random
     ) -> Ranks | None:
         """The estimator's first proposal that is a new point, or None after many that are not."""
         with warnings.catch_warnings():

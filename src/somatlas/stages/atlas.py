@@ -50,7 +50,7 @@ def atlas_stage(run: Run) -> None:
         "layer": layer,
         "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
         "plane": plane(_drawn(harmful), _drawn(harmless), vectors),
-        "steps": _steps(run, layer),
+        "steps": _steps(run, layer, directions),
     }
     content["relations"] = relations(content["steps"])
     if config.method == "som":
@@ -63,10 +63,9 @@ def _drawn(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors[spread(range(len(vectors)), _PLANE)]
 
 
-def _steps(run: Run, layer: int) -> list[dict[str, Any]]:
+def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any]]:
     """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
     ranks, vectors = chosen_directions(run)
-    directions = DirectionSet.load(run.path("directions.safetensors"))
     rest = [i for i in range(len(directions)) if run.config.directions or i not in ranks]
     every = torch.cat([vectors, directions.vectors[rest]])[:_STEPS]
     names = [*ranks, *rest][:_STEPS]
@@ -98,7 +97,9 @@ def _neurons(
     som.weights_ = tensors["weights"].numpy()
     scores = np.full(len(prompts), np.nan)
     places = spread(range(len(prompts)), _SCORED)
-    tokens = read_json(run.path("layers.json"))["refusal_tokens"]["ids"] if _has_rule(run) else []
+    tokens = (
+        read_json(run.path("layers.json"))["refusal_tokens"]["ids"] if run.is_done("layers") else []
+    )
     if tokens:
         log_p = first_token_log_probabilities(
             run.lm, [prompts[i].text for i in places], run.config.batch_size
@@ -136,10 +137,6 @@ def _borderline(run: Run, layer: int, som: SOM) -> list[dict[str, Any]]:
         {"prompt": prompt.text, "neuron": int(neuron), "refused": row["verdict"] == "refused"}
         for prompt, neuron, row in zip(prompts, som.predict(vectors), rows, strict=True)
     ]
-
-
-def _has_rule(run: Run) -> bool:
-    return run.is_done("layers")
 
 
 def _map(run: Run, seed: int | None = None) -> SOM:

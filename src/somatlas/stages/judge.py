@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from somatlas.evaluation import CONDITIONS, read_completions
 from somatlas.files import write_json, write_jsonl
-from somatlas.judges import CoherenceCheck, KeywordJudge, behaviour_matcher, is_refusal
+from somatlas.judges import CoherenceCheck, KeywordJudge, matcher
 from somatlas.progress import progress
 from somatlas.run import Run
 
@@ -17,9 +15,7 @@ def judge_stage(run: Run) -> None:
     completions = {c: read_completions(run.path(f"completions/{c}.jsonl")) for c in CONDITIONS}
     own = [c for c in completions["base"] if c.kind == "harmless"]
     check = CoherenceCheck.calibrated(run.lm, [c.prompt for c in own], [c.reply for c in own])
-    behaviour = run.config.behaviour
-    matcher = is_refusal if behaviour is None else behaviour_matcher(Path(behaviour))
-    judge = KeywordJudge(check, matcher)
+    judge = KeywordJudge(check, matcher(run.config.behaviour))
     rows = []
     with progress("judge", sum(map(len, completions.values()))) as advance:
         for condition, replies in completions.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
@@ -19,9 +18,8 @@ from somatlas.judges import (
     CoherenceCheck,
     KeywordJudge,
     Verdict,
-    behaviour_matcher,
-    is_refusal,
     is_settled_refusal,
+    matcher,
 )
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
@@ -112,10 +110,7 @@ class Trials:
         harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
         replies = self._replies(harmless)
         self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)
-        behaviour = self.config.behaviour
-        self.judge = KeywordJudge(
-            self.check, is_refusal if behaviour is None else behaviour_matcher(Path(behaviour))
-        )
+        self.judge = KeywordJudge(self.check, matcher(self.config.behaviour))
         self.drift = None
         if self.config.objective == "asr,kl" or self.config.max_kl is not None:
             self.drift = Drift(self.lm, harmless, replies, self.config.batch_size)
