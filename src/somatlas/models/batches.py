@@ -147,7 +147,7 @@ class _Roomy(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
 
     def __init__(self, layer: DynamicLayer, room: int) -> None:
         super().__init__()
-        self.dtype, self.device = layer.dtype, layer.device
+        self.dtype, self.device = layer.keys.dtype, layer.keys.device
         self.is_initialized = True
         self.length = layer.get_seq_length()
         self._buffers = [self._widened(x, room) for x in (layer.keys, layer.values)]
