@@ -25,7 +25,7 @@ from somatlas.search import SubsetSpace
 from somatlas.stages.search import Trials
 
 PATH = Path(__file__).parent / "data" / "subsets.json"
-PROMPTS, TOKENS, EVERY = 41, 48, 20
+PROMPTS, TOKENS = 41, 48
 
 
 def main() -> None:
@@ -42,12 +42,12 @@ def main() -> None:
     content |= {"model": MODEL, "prompts": PROMPTS, "tokens": TOKENS, "gram": gram}
     left = [p for p in space.points() if ",".join(map(str, p)) not in content["asr"]]
     with progress("subsets", len(left)) as advance:
-        for place, point in enumerate(left, start=1):
-            outcome = trials([point], 0.0)[0]
-            content["asr"][",".join(map(str, point))] = round(outcome.asr, 4)
-            advance(1)
-            if place % EVERY == 0 or place == len(left):
-                write_json(PATH, content)
+        for start in range(0, len(left), config.lanes):
+            points = left[start : start + config.lanes]
+            for point, outcome in zip(points, trials(points, 0.0), strict=True):
+                content["asr"][",".join(map(str, point))] = round(outcome.asr, 4)
+            advance(len(points))
+            write_json(PATH, content)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def main() -> None:
         study = open_study(
             open_storage(storage_url(Path(place) / "s.db")), "s", sampler, ["maximize"], {}
         )
-        whole, _ = timed(lambda: search(study, space, trials, TRIALS))
+        whole, _ = timed(lambda: search(study, space, trials, TRIALS, lanes=config.lanes))
         winner, outcome = contenders(finished_trials(study, space))[0]
     print(f"search: {winner}, ASR {outcome.asr:.3f} on val", flush=True)
 

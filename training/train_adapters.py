@@ -234,10 +234,11 @@ def reply_loss(
     ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
     mask = torch.tensor([[1] * (len(shared) + len(r)) + [0] * (width - len(r)) for r in rows])
     decoder = model.get_base_model().model
-    cache = decoder(input_ids=torch.tensor([shared]), use_cache=True).past_key_values
-    cache.batch_repeat_interleave(len(rows))
+    cache = {cache_argument(decoder): DynamicCache(config=decoder.config)}
+    decoder(input_ids=torch.tensor([shared]), use_cache=True, **cache)
+    next(iter(cache.values())).batch_repeat_interleave(len(rows))
     hidden = decoder(
-        input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True
+        input_ids=ids, attention_mask=mask, use_cache=True, **cache
     ).last_hidden_state
     where = torch.zeros_like(ids, dtype=torch.bool)
     weight = torch.zeros_like(ids, dtype=torch.float32)

@@ -128,7 +128,7 @@ class _Decoding:
                 self.ablations.assign([self.ablations.which[i] for i in keep])
         return {
             **inputs,
-            "past_key_values": self.cache,
+            self.batch.cache_argument: self.cache,
             "input_ids": tokens[:, None],
             "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
             "position_ids": positions,

@@ -156,6 +156,7 @@ def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> 
         return list(pool.map(lambda job: job[0].fit(job[1]), jobs))
 
 
+_NEGLIGIBLE = 1e-18  # a pull that moves no float64 weight; most are, once the width has shrunk
 # Sums may be reordered, so that they run in vector registers; no other liberty is taken.
 _COMPILED = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
 
@@ -188,10 +189,14 @@ def _train_steps(
         for i in range(neurons):
             pull = learning_rate / decay * np.exp(-distances[bmu, i] / (2 * width * width))
             gap = 0.0
-            for j in range(size):
-                moved = weights[i, j] + pull * (x[j] - weights[i, j])
-                weights[i, j] = moved
-                gap += (following[j] - moved) ** 2
+            if pull < _NEGLIGIBLE:
+                for j in range(size):
+                    gap += (following[j] - weights[i, j]) ** 2
+            else:
+                for j in range(size):
+                    moved = weights[i, j] + pull * (x[j] - weights[i, j])
+                    weights[i, j] = moved
+                    gap += (following[j] - moved) ** 2
             gaps[i] = gap
         x = following
 

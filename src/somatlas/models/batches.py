@@ -8,6 +8,7 @@ holds the rest, padded on the left, so that the last column is each row's last t
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,13 +30,14 @@ class Batch:
 
     rows : which rows they are, as the caller counts. input_ids : (R, T), padded on the left, the
     head left out. attention_mask : (R, head + T). cache : keys and values of the head, for R rows;
-    None where the model keeps none that can be shared.
+    None where the model keeps none that can be shared. cache_argument : what the model calls it.
     """
 
     rows: list[int]
     input_ids: Tensor
     attention_mask: Tensor
     cache: Cache | None
+    cache_argument: str
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -45,9 +47,14 @@ class Batch:
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
             "position_ids": positions[:, -self.input_ids.shape[1] :],
-            "past_key_values": self.cache,
+            self.cache_argument: self.cache,
             "use_cache": self.cache is not None,
         }
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What the model's forward pass calls its keys and values: transformers 5.24 renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def common_head(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -95,7 +102,7 @@ def deal(
             tails = [ids[row % len(ids)][len(head) :] for row in rows]
             input_ids, mask = _padded(tails, pad, model.device)
             mask = torch.cat([mask.new_ones(len(rows), len(head)), mask], dim=1)
-            yield Batch(rows, input_ids, mask, _selected(cache, which))
+            yield Batch(rows, input_ids, mask, _selected(cache, which), cache_argument(model))
 
     return batches()
 
@@ -126,7 +133,7 @@ def _filled_cache(model: PreTrainedModel, heads: Sequence[Sequence[int]]) -> Cac
     if not heads[0]:
         return cache
     tokens = torch.tensor(heads, device=model.device)
-    model.get_decoder()(input_ids=tokens, past_key_values=cache, use_cache=True)
+    model.get_decoder()(input_ids=tokens, use_cache=True, **{cache_argument(model): cache})
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
     return cache if plain and cache.get_seq_length() == len(heads[0]) else None
 
