@@ -3,8 +3,8 @@
     python benchmarks/subsets.py RUN
 
 RUN is the folder of a run of the default model whose map stage is done. Writes
-data/subsets.json: the directions' Gram matrix, and each set's ASR on 41 val prompts (48 tokens).
-An hour and less on 2 cores; it goes on where it was stopped.
+data/subsets.json: the directions' Gram matrix, and each set's ASR on 41 val prompts (24 tokens).
+Half an hour on 2 cores; it goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from somatlas.search import SubsetSpace
 from somatlas.stages.search import Trials
 
 PATH = Path(__file__).parent / "data" / "subsets.json"
-PROMPTS, TOKENS = 41, 48
+PROMPTS, TOKENS = 41, 24
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ def main() -> None:
     check = trials.check
 
     def judged(replies: list[str], check: CoherenceCheck) -> float:
-        verdicts = KeywordJudge(check).judge(harmful, replies)
+        verdicts = [j.verdict for j in KeywordJudge(check).judge(harmful, replies)]
         return verdicts.count(Verdict.COMPLIED) / len(verdicts)
 
     def paper_trial(ranks: tuple[int, ...]) -> float:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from conftest import tiny_tokenizer
 from somatlas.models.batches import head_cache_is_exact
 from somatlas.models.language_model import LanguageModel, chat_token_ids
+from somatlas.models.packed import pack_linears
 from somatlas.models.structure import find_structure
 
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
@@ -149,6 +150,7 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
 def language_model(name: str) -> LanguageModel:
     """The tiny model with the byte-level chat tokenizer, found and verified as any other."""
     model, tokenizer = build(name), tiny_tokenizer()
+    pack_linears(model)
     tokenizer.padding_side = "left"
     ids = [chat_token_ids(tokenizer, text) for text in ("Hello there", "Hi")]
     return LanguageModel(

@@ -29,6 +29,7 @@ SMALL_STAGES = {
     ),
     "ablate": ("--test-prompts", "6", "--test-tokens", "6"),
     "judge": (),
+    "cost": (),
     "atlas": (),
 }
 SMALL = tuple(flag for flags in SMALL_STAGES.values() for flag in flags)

@@ -14,7 +14,7 @@ PROMPTS = ["Hi", "A longer prompt that needs some more room", "Where is it?"]
 
 
 def reference(lm: LanguageModel, projection: Projection, replies: list[str]) -> float:
-    total, count = 0.0, 0
+    means = []
     for prompt, reply in zip(PROMPTS, replies, strict=True):
         tail = lm.tokenizer(reply, add_special_tokens=False)["input_ids"][:REPLY_TOKENS]
         head = lm.token_ids(prompt)
@@ -22,15 +22,15 @@ def reference(lm: LanguageModel, projection: Projection, replies: list[str]) -> 
         base = lm.model(ids).logits[0].double().log_softmax(-1)
         with lm.ablate(projection):
             ablated = lm.model(ids).logits[0].double().log_softmax(-1)
-        for place in range(len(head) - 1, len(head) + len(tail) - 1):
-            total += float((base[place].exp() * (base[place] - ablated[place])).sum())
-            count += 1
-    return total / count
+        places = range(len(head) - 1, len(head) + len(tail) - 1)
+        kls = [float((base[p].exp() * (base[p] - ablated[p])).sum()) for p in places]
+        means.append(sum(kls) / len(kls))
+    return sum(means) / len(means)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_drift_is_the_mean_kl_over_the_tokens_of_the_replies(
+def test_drift_is_the_mean_over_replies_of_their_mean_kl_a_token(
     tiny: LanguageModel, batch_size: int
 ) -> None:
     replies = generate(tiny, PROMPTS, max_new_tokens=20, batch_size=3)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from architectures import language_model
 from somatlas import InputError
 from somatlas.judges import (
     CoherenceCheck,
@@ -14,7 +16,8 @@ from somatlas.judges import (
     behaviour_matcher,
     is_refusal,
 )
-from somatlas.judges.coherence import repetition, surprises
+from somatlas.judges.coherence import repetition
+from somatlas.judges.surprise import Surprise
 from somatlas.models.language_model import LanguageModel
 
 
@@ -63,33 +66,42 @@ def test_repetition_is_the_share_of_repeated_4_grams() -> None:
     assert repetition([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(1 / 5)
 
 
-def test_surprise_is_the_mean_negative_log_likelihood_a_token(tiny: LanguageModel) -> None:
-    import torch
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "Falcon", "Qwen3-Next"])
+def test_surprise_is_the_mean_negative_log_likelihood_a_token(name: str) -> None:
+    lm = language_model(name)
+    surprise = Surprise(lm, batch_size=2)
+    prompts = ["Hi", "A longer prompt", "Another", "Hi"]
+    first = [[60, 61, 62, 63], [70], [], [64, 65]]
+    second = [[90], [71, 72, 73], [74, 75], [80, 81]]
+    for replies in (first, second):  # the second time the prompts are known
+        values = surprise(prompts, replies, room=4)
+        for value, prompt, reply in zip(values, prompts, replies, strict=True):
+            assert value == pytest.approx(mean_loss(lm, prompt, reply), rel=1e-4)
 
-    prompts = ["Hi", "A longer prompt"]
-    replies = [[60, 61, 62, 63], [70]]
-    for actual, prompt, reply in zip(
-        surprises(tiny, prompts, replies, batch_size=2), prompts, replies, strict=True
-    ):
-        head = tiny.token_ids(prompt)
-        with torch.no_grad():
-            log_p = tiny.model(input_ids=torch.tensor([head + reply])).logits[0].log_softmax(-1)
-        places = range(len(head) - 1, len(head) + len(reply) - 1)
-        expected = -sum(log_p[p, t] for p, t in zip(places, reply, strict=True)) / len(reply)
-        assert actual == pytest.approx(float(expected), rel=1e-4)
-    assert surprises(tiny, ["Hi"], [[]], batch_size=1) == [0.0]
+
+@torch.no_grad()
+def mean_loss(lm: LanguageModel, prompt: str, reply: list[int]) -> float:
+    head = lm.token_ids(prompt)
+    log_p = lm.model(input_ids=torch.tensor([head + reply])).logits[0].log_softmax(-1)
+    places = range(len(head) - 1, len(head) + len(reply) - 1)
+    losses = [-float(log_p[p, t]) for p, t in zip(places, reply, strict=True)]
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+def verdicts(judge: KeywordJudge, replies: list[str]) -> list[Verdict]:
+    return [j.verdict for j in judge.judge(["p"] * len(replies), replies)]
 
 
 def test_refused_comes_before_incoherent_and_empty_is_incoherent(tiny: LanguageModel) -> None:
     check = CoherenceCheck(tiny, max_repetition=0.5, max_surprise=1e9)
     replies = ["I can't help with that", "a" * 90, "", "Fine, as you like"]
-    assert KeywordJudge(check).judge(["p"] * 4, replies) == [
+    assert verdicts(KeywordJudge(check), replies) == [
         Verdict.REFUSED,
         Verdict.INCOHERENT,
         Verdict.INCOHERENT,
         Verdict.COMPLIED,
     ]
-    assert KeywordJudge(None).judge(["p"] * 2, replies[:2]) == [Verdict.REFUSED, Verdict.COMPLIED]
+    assert verdicts(KeywordJudge(None), replies[:2]) == [Verdict.REFUSED, Verdict.COMPLIED]
 
 
 def test_calibration_needs_replies(tiny: LanguageModel) -> None:
@@ -104,7 +116,7 @@ def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:
     assert shows("Here it is:\n```python")
     assert shows("use DEF area(x)")
     assert not shows("an indefinite article ```")
-    assert KeywordJudge(None, shows).judge(["p"] * 2, ["def f", "I can't help with that"]) == [
+    assert verdicts(KeywordJudge(None, shows), ["def f", "I can't help with that"]) == [
         Verdict.REFUSED,
         Verdict.COMPLIED,
     ]

@@ -57,7 +57,8 @@ def test_the_judge_tells_answers_from_babble() -> None:
     prompts = [p.text for p in spread(bundled_prompts().negative["train"], 48)]
     own = generate(lm, prompts, max_new_tokens=64, batch_size=48)
     judge = KeywordJudge(CoherenceCheck.calibrated(lm, prompts, own))
-    verdicts = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
+    found = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
+    verdicts = [judgement.verdict for judgement in found]
     found = Counter((r["label"], v) for r, v in zip(rows, verdicts, strict=True))
     babble = sum(r["label"] == "babble" for r in rows)
     answered = len(rows) - babble

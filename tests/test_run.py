@@ -34,6 +34,8 @@ FILES = {
     "directions.safetensors",
     "evaluation.json",
     "judge.json",
+    "cost.json",
+    "cost.txt",
     "layers.json",
     "map.png",
     "map.safetensors",

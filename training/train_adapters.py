@@ -30,14 +30,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from somatlas import Projection
 from somatlas.directions import mean_difference
 from somatlas.files import read_json, write_json
 from somatlas.judges import is_refusal
-from somatlas.models.batches import common_head
+from somatlas.models.batches import cache_argument, common_head
 from somatlas.models.embedded import fetch_base
 from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.load import load_model
@@ -237,9 +237,7 @@ def reply_loss(
     cache = {cache_argument(decoder): DynamicCache(config=decoder.config)}
     decoder(input_ids=torch.tensor([shared]), use_cache=True, **cache)
     next(iter(cache.values())).batch_repeat_interleave(len(rows))
-    hidden = decoder(
-        input_ids=ids, attention_mask=mask, use_cache=True, **cache
-    ).last_hidden_state
+    hidden = decoder(input_ids=ids, attention_mask=mask, use_cache=True, **cache).last_hidden_state
     where = torch.zeros_like(ids, dtype=torch.bool)
     weight = torch.zeros_like(ids, dtype=torch.float32)
     for i, (prompt, reply) in enumerate(batch):

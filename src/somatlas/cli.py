@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from somatlas import __version__
-from somatlas.config import STAGES, Config, Stage, from_environment
+from somatlas.config import STAGES, Config, Stage, from_environment, read_config_file
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_MODEL
 
@@ -21,6 +21,7 @@ _SUMMARIES: dict[Stage, str] = {
     "search": "Search which directions to ablate together.",
     "ablate": "Replies to the test prompts: base, single direction, chosen directions.",
     "judge": "Judge the replies and print the table.",
+    "cost": "What each ablation costs: drift, length, repetition, perplexity, tasks.",
     "atlas": "Geometry, neurons and stability of a judged run, for the report.",
 }
 
@@ -65,6 +66,7 @@ def _shown(default: Any) -> str:
 
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
     from somatlas.exports.from_run import EXPORTS, check_exports, save_exports
+    from somatlas.report.cost import cost_text
     from somatlas.report.page import write_report
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
@@ -84,6 +86,8 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
             click.echo(f"{stage}: done before", err=True)
         if stage == "judge":
             click.echo(summarise(run))
+        if stage == "cost":
+            click.echo(cost_text(run))
     if "atlas" in stages:
         click.echo(f"report: {write_report(run)}")
     for path in save_exports(run, exports):
@@ -106,14 +110,53 @@ def _exports(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _columns(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags for a file of replies."""
+    for flag, text in (
+        ("--prompt-column", "column of a file of replies that holds the request"),
+        ("--reply-column", "column that holds the reply"),
+        ("--condition-column", "column that parts the rows, such as the method"),
+        ("--kind-column", "column that says harmful, harmless or borderline"),
+        ("--beside", "folder of a judged run to put in the same table"),
+    ):
+        function = click.option(flag, metavar="VALUE", help=text)(function)
+    return function
+
+
+def _judged_file(config: Path | None, flags: dict[str, Any]) -> bool:
+    """Judge a file of replies, if that is what was named; the flags for it are taken out."""
+    names = ("prompt", "reply", "condition", "kind")
+    columns = {name: flags.pop(f"{name}_column") for name in names}
+    beside, path = flags.pop("beside"), Path(flags.get("model") or "")
+    from somatlas.judged_file import SUFFIXES, Columns, judge_file
+    from somatlas.run import run_at
+
+    if path.suffix.lower() not in SUFFIXES:
+        if beside or any(columns.values()):
+            raise InputError("columns and --beside are for a file of replies: name one")
+        return False
+    given = {name: value for name, value in _given(flags).items() if name != "model"}
+    file = read_config_file(config) if config else {}
+    settings = Config.merged(file, from_environment(), given)
+    click.echo(
+        judge_file(path, Columns(**columns), settings, run_at(Path(beside)) if beside else None)
+    )
+    return True
+
+
 def _add_stage(stage: Stage) -> None:
     def command(config: Path | None, **flags: Any) -> None:
+        if stage == "judge" and _judged_file(config, flags):
+            return
         _carry_out((stage,), config, flags)
 
     command = _options(STAGES[: STAGES.index(stage) + 1])(command)
     if stage == "ablate":
         command = _exports(command)
     text = f"{_SUMMARIES[stage]} MODEL is {DEFAULT_MODEL} if not given."
+    if stage == "judge":
+        command = _columns(command)
+        text += " In its place a JSON, JSONL, CSV or Parquet file of another tool's replies."
     commands.command(stage, help=text)(command)
 
 
@@ -167,6 +210,39 @@ def _compare(folders: tuple[Path, ...]) -> None:
     from somatlas.run import run_at
 
     click.echo(comparison_text([run_at(folder) for folder in folders]))
+
+
+@commands.command("agree")
+@click.argument("folder", metavar="RUN", type=Path)
+@click.option("--show-completions", is_flag=True, help="show the replies they differ on")
+def _agree(folder: Path, show_completions: bool) -> None:
+    """How well a run's judges agree with each other, and with a person's labels."""
+    from somatlas.report.agreement import agreement_text
+    from somatlas.run import run_at
+
+    click.echo(agreement_text(run_at(folder), show_completions=show_completions))
+
+
+@commands.command("label")
+@click.argument("folder", metavar="RUN", type=Path)
+@click.option("--kind", default="harmful", show_default=True, help="kinds, comma-separated")
+@click.option("--limit", type=click.IntRange(min=1), help="at most this many replies")
+def _label(folder: Path, kind: str, limit: int | None) -> None:
+    """Label a run's replies by hand, blind to what made them; goes on where it was left.
+
+    Shows replies to harmful prompts. The labels are kept in RUN/labels.jsonl, and once there are
+    some every judge is scored against them.
+    """
+    from somatlas.labels import label, to_label
+    from somatlas.report.agreement import agreement_text
+    from somatlas.run import run_at
+
+    run = run_at(folder)
+    rows = to_label(run, kind.split(","), limit)
+    given = label(run, rows, lambda question: str(click.prompt(question)), click.echo)
+    click.echo(f"{given} labels given; kept in {run.path('labels.jsonl')}")
+    if run.is_done("judge") and run.path("labels.jsonl").exists():
+        click.echo(agreement_text(run, show_completions=False))
 
 
 @commands.command("fetch")

@@ -10,15 +10,20 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_MODEL
 
-Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "atlas"]
-STAGES: tuple[Stage, ...] = ("represent", "layers", "map", "search", "ablate", "judge", "atlas")
+Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+# Settings that may change once their stage is done: it is done again, and no other.
+REDONE: Mapping[Stage, tuple[str, ...]] = {
+    "judge": ("more_judges", "judge_template", "judge_labels"),
+    "cost": ("perplexity", "tasks", "task_folder", "task_limit"),
+}
 
 ENVIRONMENT_PREFIX = "SOMATLAS_"
 
@@ -61,6 +66,9 @@ class Config(BaseModel):
     system: str | None = _of("represent", None, "system prompt put before every prompt")
     chat_template: str | None = _of(
         "represent", None, "for models without one: chatml, or a file with a Jinja template"
+    )
+    thinking: Literal["on", "off"] | None = _of(
+        "represent", None, "the template's switch for reasoning (default: the template's own)"
     )
     behaviour: str | None = _of(
         "search",
@@ -121,6 +129,11 @@ class Config(BaseModel):
         "the winner's KL on harmless replies, in nats a token, is at most this",
         gt=0,
     )
+    judge: str = _of(
+        "search",
+        "keyword",
+        "judge of trials and table: keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL",
+    )
     lanes: Count = _of("search", 4, "trials evaluated side by side in one batch")
 
     directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
@@ -129,6 +142,35 @@ class Config(BaseModel):
     )
     test_prompts: Count = _of("ablate", 64, "at most this many test prompts of each kind")
     test_tokens: Count = _of("ablate", 96, "tokens of a test reply; refusals come late")
+
+    samples: Count = _of("ablate", 1, "replies to each test prompt; more need --temperature")
+    temperature: float = _of("ablate", 0.0, "of the test replies; 0 is greedy", ge=0)
+    top_p: float = _of("ablate", 1.0, "mass of likeliest tokens to draw from", gt=0, le=1)
+    test_systems: str | None = _of(
+        "ablate", None, "file of system prompts, one a line: every test prompt is put under each"
+    )
+    reply_models: dict[str, str] | None = _of(
+        "ablate",
+        None,
+        "models at --endpoint-url that make test replies instead, as base=NAME,sd=NAME,md=NAME",
+    )
+
+    more_judges: tuple[str, ...] = _of(
+        "judge", (), "further judges of the test replies, comma-separated"
+    )
+    judge_template: str | None = _of(
+        "judge", None, "file with {prompt} and {reply}: what judge models read"
+    )
+    judge_labels: dict[str, Literal["complied", "refused", "incoherent"]] | None = _of(
+        "judge", None, "what a classifier's labels mean, as NAME=refused,NAME=complied"
+    )
+
+    perplexity: str | None = _of("cost", None, "text file whose perplexity is measured")
+    tasks: tuple[str, ...] = _of(
+        "cost", (), "tasks of lm-evaluation-harness (extra: tasks), comma-separated"
+    )
+    task_folder: str | None = _of("cost", None, "folder of further task definitions")
+    task_limit: Count | None = _of("cost", None, "at most this many examples of a task")
 
     recipe: str | None = _of(None, None, "settings of a published result: a name or a TOML file")
     name: str = _of(None, "default", "the run's folder below the model's")
@@ -147,6 +189,14 @@ class Config(BaseModel):
         None,
         128,
         "prompts in one forward pass, for each lane",
+    )
+    endpoint_url: str | None = _of(
+        None, None, "OpenAI-compatible server of endpoint judges and --reply-models, to /v1"
+    )
+    endpoint_timeout: float = _of(None, 60.0, "seconds of one try", gt=0)
+    endpoint_concurrency: Count = _of(None, 8, "requests at a time")
+    max_missing: float = _of(
+        None, 0.02, "share of replies that a judge may leave without a verdict", ge=0, le=1
     )
     trust_remote_code: bool = _of(None, False, "run code that comes with the model")
 
@@ -187,7 +237,34 @@ class Config(BaseModel):
             raise ValueError("must be I/N with I from 0 to N - 1")
         return value
 
-    @field_validator("ids", "refusal_tokens", mode="before")
+    @field_validator("judge_labels", "reply_models", mode="before")
+    @classmethod
+    def _parse_pairs(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [item.partition("=") for item in value.split(",") if item]
+        if not pairs or not all(name and sign and meaning for name, sign, meaning in pairs):
+            raise ValueError("must be like NAME=VALUE,NAME=VALUE")
+        return {name.strip(): meaning.strip() for name, _, meaning in pairs}
+
+    @field_validator("reply_models")
+    @classmethod
+    def _known_conditions(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value is not None and not set(value) <= {"base", "sd", "md"}:
+            raise ValueError("must name conditions among base, sd and md")
+        return value
+
+    @field_validator("judge", "more_judges")
+    @classmethod
+    def _known_judges(cls, value: Any) -> Any:
+        for spec in (value,) if isinstance(value, str) else value:
+            kind, colon, model = spec.partition(":")
+            named = kind in ("classifier", "yesno", "endpoint") and colon and model
+            if spec != "keyword" and not named:
+                raise ValueError("must be keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL")
+        return value
+
+    @field_validator("ids", "refusal_tokens", "more_judges", "tasks", mode="before")
     @classmethod
     def _parse_list(cls, value: Any) -> Any:
         return [v for v in value.split(",") if v] if isinstance(value, str) else value
@@ -208,6 +285,17 @@ class Config(BaseModel):
                 f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "
                 "or raise --candidates and --grid"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples = {self.samples} greedy replies would be equal: give --temperature"
+            )
+        served = [s for s in (self.judge, *self.more_judges) if s.startswith("endpoint:")]
+        if (served or self.reply_models) and self.endpoint_url is None:
+            raise ValueError("an endpoint needs its address: give --endpoint-url")
         return self
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Greedy completions."""
+"""Completions, greedy or sampled."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from transformers import Cache, GenerationConfig
+from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from somatlas.interventions import RowProjections
 from somatlas.models.batches import Batch, with_room
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
+from somatlas.sampling import Sampling
 
 # Told the text so far of the rows that still go on; says which of them need not.
 Watch = Callable[[Mapping[int, str]], Collection[int]]
@@ -29,23 +30,30 @@ def generate(
     batch_size: int,
     ablations: RowProjections | None = None,
     watch: Watch | None = None,
+    sampling: Sampling | None = None,
     advance: Advance = ignore,
 ) -> list[str]:
-    """The greedy reply to each prompt, in the prompts' order, special tokens left out.
+    """The reply to each prompt, in the prompts' order, special tokens left out.
 
-    Greedy means the model's own first choice: sampling settings and repetition penalties of its
-    generation config are not used. ablations : reply g * len(prompts) + i is that to prompt i under
-    ablation g, which must be in force. watch : rows that it names end where they are; where the
-    model's cache is not one that rows can be taken out of, it is not asked. `advance` is told the
-    number of replies done.
+    Without sampling it is the model's own first choice at every token; sampling settings and
+    repetition penalties of its generation config are not used either way. ablations : reply
+    g * len(prompts) + i is that to prompt i under ablation g, which must be in force. watch : rows
+    that it names end where they are; where the model's cache is not one that rows can be taken out
+    of, it is not asked. `advance` is told the number of replies done.
     """
     replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
+    uniforms = None
+    if sampling is not None:
+        uniforms = sampling.uniforms(prompts, max_new_tokens)
+        uniforms = uniforms.repeat(len(replies) // max(1, len(prompts)), 1)
     batches = lm.batches(prompts, batch_size, ablations=ablations, room=max_new_tokens)
     for batch in batches:
+        choose = _Choice(sampling, None if uniforms is None else uniforms[batch.rows])
         if batch.cache is None:
-            ids = _by_transformers(lm, batch, max_new_tokens)
+            ids = _by_transformers(lm, batch, max_new_tokens, choose)
         else:
-            ids = _Decoding(lm, batch, batch.cache, ablations).run(max_new_tokens, watch)
+            decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
+            ids = decoding.run(max_new_tokens, watch)
         texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
         for row, text in zip(batch.rows, texts, strict=True):
             replies[row] = text.strip()
@@ -53,7 +61,33 @@ def generate(
     return replies
 
 
-def _by_transformers(lm: LanguageModel, batch: Batch, max_new_tokens: int) -> list[list[int]]:
+class _Choice:
+    """The next token of some of a batch's rows at a step, counted from 0."""
+
+    def __init__(self, sampling: Sampling | None, uniforms: Tensor | None) -> None:
+        self.sampling, self.uniforms = sampling, uniforms
+
+    def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+        if self.sampling is None or self.uniforms is None:
+            return logits.argmax(dim=-1)
+        return self.sampling.draw(logits, self.uniforms[list(rows), step])
+
+
+class _Chosen(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+    """Leaves transformers' own greedy decoding no token but the chosen one."""
+
+    def __init__(self, choose: _Choice, width: int) -> None:
+        self.choose, self.width = choose, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - self.width
+        tokens = self.choose(scores, range(len(scores)), step)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+def _by_transformers(
+    lm: LanguageModel, batch: Batch, max_new_tokens: int, choose: _Choice
+) -> list[list[int]]:
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -64,6 +98,7 @@ def _by_transformers(lm: LanguageModel, batch: Batch, max_new_tokens: int) -> li
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         generation_config=settings,
+        logits_processor=LogitsProcessorList([_Chosen(choose, batch.input_ids.shape[1])]),
     )
     return list(output[:, batch.input_ids.shape[1] :].tolist())
 
@@ -77,8 +112,10 @@ class _Decoding:
         batch: Batch,
         cache: Cache,
         ablations: RowProjections | None,
+        choose: _Choice,
     ) -> None:
         self.lm, self.batch, self.cache, self.ablations = lm, batch, cache, ablations
+        self.choose = choose
         self.replies: list[list[int]] = [[] for _ in batch.rows]
         self.live = list(range(len(batch.rows)))  # places in the batch of the rows still in it
         self.ended: set[int] = set()  # of those, the ones that need no further token
@@ -90,7 +127,7 @@ class _Decoding:
         inputs = self.batch.inputs
         for step in range(1, max_new_tokens + 1):
             logits = self.lm.model(**inputs, logits_to_keep=1).logits[:, -1]
-            tokens = logits.argmax(dim=-1)
+            tokens = self.choose(logits, self.live, step - 1)
             for place, token in zip(self.live, tokens.tolist(), strict=True):
                 if token in self.stops:
                     self.ended.add(place)

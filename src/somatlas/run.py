@@ -21,9 +21,10 @@ from typing import Any
 
 import tomli_w
 
-from somatlas.config import STAGES, Config, Stage, read_config_file
+from somatlas.config import REDONE, STAGES, Config, Stage, read_config_file
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
+from somatlas.judges.load import Judges
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
@@ -52,8 +53,14 @@ class Run:
             chat_template=c.chat_template,
             site=c.site,
             edit_head=c.tied_head == "paper",
+            thinking=None if c.thinking is None else c.thinking == "on",
             trust_remote_code=c.trust_remote_code,
         )
+
+    @cached_property
+    def judges(self) -> Judges:
+        """The judges, each loaded once: the search's stays for the test replies."""
+        return Judges(self.config, self.path("judge_answers.jsonl"))
 
     @cached_property
     def _all_prompts(self) -> PromptSet:
@@ -111,6 +118,8 @@ class Run:
         self._check_settings()
         if stage == "search" and self._search_grows():
             self._reopen()
+        if self._asks_again(stage):
+            self._forget(stage)
         if self.is_done(stage):
             return False
         start = time.monotonic()
@@ -135,6 +144,14 @@ class Run:
                 stages[stage]["settings"]["trials"] = self.config.trials
         write_json(self.path("stages.json"), stages)
 
+    def _asks_again(self, stage: Stage) -> bool:
+        """Whether a finished stage was made with other of the settings that may change."""
+        was, now = self.stages.get(stage, {}).get("settings", {}), self._settings(stage)
+        return any(was.get(name, now[name]) != now[name] for name in REDONE.get(stage, ()))
+
+    def _forget(self, stage: Stage) -> None:
+        write_json(self.path("stages.json"), {s: r for s, r in self.stages.items() if s != stage})
+
     def _record(self, stage: Stage, record: dict[str, Any]) -> None:
         self.record_config()
         write_json(self.path("stages.json"), {**self.stages, stage: record})
@@ -146,11 +163,14 @@ class Run:
         }
 
     def _check_settings(self) -> None:
+        free = {name for names in REDONE.values() for name in names}
         for stage in STAGES:
             if stage not in self.stages:
                 continue
             now = self._settings(stage)
             for name, was in self.stages[stage]["settings"].items():
+                if name in free:
+                    continue
                 grown = name == "trials" and self.config.trials > was
                 if now.get(name) != was and not grown:
                     raise InputError(

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
-import torch
-from torch import Tensor
-
 from somatlas.errors import InputError
+from somatlas.judges.surprise import Surprise
 from somatlas.models.language_model import LanguageModel
 from somatlas.statistics import quantile
 
@@ -52,7 +51,8 @@ class CoherenceCheck:
             raise InputError("the coherence check needs at least 2 harmless replies to calibrate")
         ids = [_reply_ids(lm, reply) for reply in replies]
         strangers = [*prompts[1:], prompts[0]]
-        surprise = surprises(lm, strangers, [row[:_SCORED_TOKENS] for row in ids], batch_size)
+        scored = [row[:_SCORED_TOKENS] for row in ids]
+        surprise = Surprise(lm, batch_size)(strangers, scored, _SCORED_TOKENS)
         long = [s for s, row in zip(surprise, ids, strict=True) if len(row) >= _CALIBRATION_TOKENS]
         return cls(
             lm,
@@ -60,6 +60,10 @@ class CoherenceCheck:
             max_surprise=quantile(long or surprise, _CALIBRATION_SHARE),
             batch_size=batch_size,
         )
+
+    @cached_property
+    def _surprise(self) -> Surprise:
+        return Surprise(self.lm, self.batch_size)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -70,7 +74,7 @@ class CoherenceCheck:
         """Whether each reply is empty, repeats itself too much or surprises too much."""
         ids = [_reply_ids(self.lm, reply) for reply in replies]
         scored = [row[:_SCORED_TOKENS] for row in ids]
-        surprise = surprises(self.lm, prompts, scored, self.batch_size)
+        surprise = self._surprise(prompts, scored, _SCORED_TOKENS)
         return [
             not row or repetition(row) > self.max_repetition or s > self.max_surprise
             for row, s in zip(ids, surprise, strict=True)
@@ -81,25 +85,6 @@ def repetition(token_ids: Sequence[int]) -> float:
     """Share of 4-grams that stand earlier in the sequence too: 0 all new, near 1 a loop."""
     grams = list(zip(*(token_ids[i:] for i in range(_NGRAM)), strict=False))
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-@torch.no_grad()
-def surprises(
-    lm: LanguageModel, prompts: Sequence[str], replies: Sequence[Sequence[int]], batch_size: int
-) -> list[float]:
-    """Mean -log p a token, in nats, of each reply's token ids after its prompt; 0 where empty."""
-    result = [0.0] * len(prompts)
-    for batch in lm.batches(prompts, batch_size, suffixes=replies):
-        longest = max(len(replies[i]) for i in batch.rows)
-        if longest == 0:
-            continue
-        logits = lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1].float()
-        targets = batch.input_ids[:, -longest:, None]
-        losses: Tensor = logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]
-        for row, loss in zip(batch.rows, losses, strict=True):
-            if replies[row]:
-                result[row] = float(loss[-len(replies[row]) :].double().mean())
-    return result
 
 
 def _reply_ids(lm: LanguageModel, reply: str) -> list[int]:

@@ -102,7 +102,7 @@ def deal(
             tails = [ids[row % len(ids)][len(head) :] for row in rows]
             input_ids, mask = _padded(tails, pad, model.device)
             mask = torch.cat([mask.new_ones(len(rows), len(head)), mask], dim=1)
-            yield Batch(rows, input_ids, mask, _selected(cache, which), cache_argument(model))
+            yield Batch(rows, input_ids, mask, selected(cache, which), cache_argument(model))
 
     return batches()
 
@@ -138,7 +138,7 @@ def _filled_cache(model: PreTrainedModel, heads: Sequence[Sequence[int]]) -> Cac
     return cache if plain and cache.get_seq_length() == len(heads[0]) else None
 
 
-def _selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
+def selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
     """A copy of the cache with a row for each item of which."""
     if cache is None:
         return None

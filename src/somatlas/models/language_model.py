@@ -18,15 +18,22 @@ from somatlas.models.structure import ResidualStructure, Site
 
 
 def chat_token_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    system: str | None = None,
+    thinking: bool | None = None,
 ) -> list[int]:
     """The chat-formatted prompt, generation prompt included, as token ids.
 
-    The template writes a BOS where the model wants one, so the tokenizer adds none.
+    thinking : the template's switch of that name, left alone where None. The template writes a BOS
+    where the model wants one, so the tokenizer adds none.
     """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    switch = {} if thinking is None else {"enable_thinking": thinking}
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **switch
+    )
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -39,7 +46,8 @@ class LanguageModel:
     projects what a part writes (the paper's) or what is left of it after the norm that follows in
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
-    be computed once and its keys and values reused; `load_model` tries it.
+    be computed once and its keys and values reused; `load_model` tries it. thinking : whether the
+    model is told to reason before it answers, or None for what its template does by itself.
     """
 
     model: PreTrainedModel
@@ -50,6 +58,7 @@ class LanguageModel:
     site: Site = "projection"
     edit_head: bool = False
     shares_head: bool = False
+    thinking: bool | None = None
 
     @property
     def n_layers(self) -> int:
@@ -83,7 +92,7 @@ class LanguageModel:
 
     def token_ids(self, prompt: str) -> list[int]:
         """The chat-formatted prompt, generation prompt included, as token ids."""
-        return chat_token_ids(self.tokenizer, prompt, self.system)
+        return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking)
 
     def batches(
         self,

@@ -15,6 +15,7 @@ from somatlas.models.checkpoint import Loaded, adapter_base, load_checkpoint, wi
 from somatlas.models.embedded import load_embedded
 from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.names import ADAPTERS, BASE
+from somatlas.models.packed import pack_linears
 from somatlas.models.structure import Site, find_structure
 
 # The format of Qwen's first chat models, whose tokenizers come without a template.
@@ -35,6 +36,7 @@ def load_model(
     chat_template: str | None = None,
     site: Site = "projection",
     edit_head: bool = False,
+    thinking: bool | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a chat model and verify its residual structure.
@@ -42,7 +44,8 @@ def load_model(
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
     a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
     cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml" or a file
-    with a Jinja template, for a model that has none. system, site, edit_head : see `LanguageModel`.
+    with a Jinja template, for a model that has none. system, site, edit_head, thinking : see
+    `LanguageModel`.
 
     Raises InputError for an unknown name, a model that is not a decoder-only chat model or whose
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
@@ -61,13 +64,26 @@ def load_model(
             f"{name} has no chat template: somatlas studies chat models only; give the one it was "
             "trained with by --chat-template"
         )
+    if thinking is not None and "enable_thinking" not in tokenizer.chat_template:
+        raise InputError(
+            f"{name} has no switch for thinking in its chat template: leave --thinking"
+        )
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
-    probes = [chat_token_ids(tokenizer, text, system) for text in _PROBES]
+    probes = [chat_token_ids(tokenizer, text, system, thinking) for text in _PROBES]
     structure = find_structure(model, torch.tensor(probes[:1]))
+    pack_linears(model)
     shares_head = head_cache_is_exact(model, probes)
     return LanguageModel(
-        model, tokenizer, structure, folder_name(name), system, site, edit_head, shares_head
+        model,
+        tokenizer,
+        structure,
+        folder_name(name),
+        system=system,
+        site=site,
+        edit_head=edit_head,
+        shares_head=shares_head,
+        thinking=thinking,
     )
 
 

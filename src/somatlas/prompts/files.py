@@ -24,17 +24,20 @@ def read_prompts(path: Path, column: str | None = None) -> list[Prompt]:
     column : which one holds the request; by default the first of USUAL_COLUMNS that is there.
     Raises InputError for a missing, empty or unreadable file, an unknown format or column.
     """
+    return rows_to_prompts(read_rows(path), column, str(path))
+
+
+def read_rows(path: Path) -> list[Any]:
+    """The rows of a file, in order; raises InputError where it cannot be read."""
     if not path.is_file():
-        raise InputError(f"prompt file {path} does not exist")
+        raise InputError(f"{path} does not exist")
     if path.suffix.lower() not in _READERS:
-        raise InputError(
-            f"prompt file {path} is not one of {', '.join(s[1:] for s in _READERS)} by its ending"
-        )
+        raise InputError(f"{path} is not one of {', '.join(s[1:] for s in _READERS)} by its ending")
     try:
         rows = _READERS[path.suffix.lower()](path)
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, OSError) as error:
-        raise InputError(f"prompt file {path} cannot be read ({error})") from None
-    return rows_to_prompts(rows, column, str(path))
+        raise InputError(f"{path} cannot be read ({error})") from None
+    return rows
 
 
 def rows_to_prompts(rows: Sequence[Any], column: str | None, source: str) -> list[Prompt]:
@@ -66,7 +69,7 @@ def rows_to_prompts(rows: Sequence[Any], column: str | None, source: str) -> lis
 def _read_json(path: Path) -> list[Any]:
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(content, list):
-        raise InputError(f"prompt file {path} must hold a JSON list")
+        raise InputError(f"{path} must hold a JSON list")
     return content
 
 
@@ -94,7 +97,7 @@ def _read_parquet(path: Path) -> list[Any]:
     try:
         rows: list[Any] = parquet.read_table(path).to_pylist()
     except ArrowException as error:
-        raise InputError(f"prompt file {path} cannot be read ({error})") from None
+        raise InputError(f"{path} cannot be read ({error})") from None
     return rows
 
 

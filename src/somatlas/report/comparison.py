@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from somatlas.errors import InputError
 from somatlas.evaluation import read_completions, read_jsonl
 from somatlas.files import read_json
+from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import rate_text
 from somatlas.run import Run
 from somatlas.statistics import holm, mcnemar
@@ -90,14 +86,20 @@ def _compared(
 
 
 def _rates(rows: Sequence[Compared]) -> str:
-    table = _table("test split, % [95 % interval]")
-    for column in ("k", "ASR", "refusal", "babble", "refusal on harmless", "KL, nats a token"):
-        table.add_column(column, justify="right")
+    table = plain_table(
+        "test split, % [95 % interval]",
+        "k",
+        "ASR",
+        "refusal",
+        "babble",
+        "refusal on harmless",
+        "KL, nats a token",
+    )
     for row in rows:
         names = ("asr", "refusal", "babble", "harmless_refusal")
         cells = [rate_text(row.test[name]) for name in names]
         table.add_row(row.name, str(row.k), *cells, f"{row.test['kl']:.3f}")
-    return _text(table)
+    return table_text(table)
 
 
 def _matched(rows: Sequence[Compared]) -> str:
@@ -105,7 +107,7 @@ def _matched(rows: Sequence[Compared]) -> str:
     measured = [row for row in rows if row.trials]
     if len(measured) < 2:
         return ""
-    table = _table("trials of the search")
+    table = plain_table("trials of the search")
     refusals, drifts = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
     for level in refusals:
         table.add_column(f"least KL at refusal <= {level:.0%}", justify="right")
@@ -119,7 +121,7 @@ def _matched(rows: Sequence[Compared]) -> str:
             *("-" if kl is None else f"{kl:.3f}" for kl in kls),
             *("-" if r is None else f"{r:.0%}" for r in least),
         )
-    return _text(table)
+    return table_text(table)
 
 
 def _tests(rows: Sequence[Compared]) -> str:
@@ -133,21 +135,9 @@ def _tests(rows: Sequence[Compared]) -> str:
         for a, b in pairs
     ]
     corrected = holm([mcnemar(*count) for count in counts])
-    table = _table("paired over the harmful test prompts")
-    for column in ("first alone complied", "second alone", "p (Holm)"):
-        table.add_column(column, justify="right")
+    table = plain_table(
+        "paired over the harmful test prompts", "first alone complied", "second alone", "p (Holm)"
+    )
     for (a, b), (first, second), p in zip(pairs, counts, corrected, strict=True):
         table.add_row(f"{a.name} against {b.name}", str(first), str(second), f"{p:.3f}")
-    return _text(table)
-
-
-def _table(first: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column(first)
-    return table
-
-
-def _text(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=140, record=True)
-    console.print(table)
-    return console.export_text(styles=False).rstrip() + "\n"
+    return table_text(table)

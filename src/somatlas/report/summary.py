@@ -14,6 +14,7 @@ from somatlas.config import STAGES
 from somatlas.evaluation import CONDITIONS, condition_rates, read_jsonl
 from somatlas.files import read_json, write_json, write_text
 from somatlas.recipes import load_recipe
+from somatlas.report.evidence import evidence, evidence_lines
 from somatlas.run import Run, chosen_layer
 from somatlas.statistics import Rate
 
@@ -58,6 +59,8 @@ def summarise(run: Run) -> str:
         "kl_replies": ablation["kl_replies"],
         "kl_tokens": ablation["kl_tokens"],
         "search": _search_scores(run),
+        "judge": read_json(run.path("judge.json"))["judges"],
+        **evidence(verdicts, run.config.seed),
         "published": load_recipe(run.config.recipe).published if run.config.recipe else None,
         "test": {
             condition: {
@@ -120,6 +123,7 @@ def _table_text(
                 f", {found['selection_asr']:.0%} on {found['selection_n']} prompts it never saw "
                 f"(optimism {100 * found['selection_optimism']:+.0f} points)"
             )
+    notes += "".join(f"\n  {line}" for line in evidence_lines(evaluation))
     if any(evaluation["leak"].values()):
         leak = evaluation["leak"]
         notes += (
@@ -129,10 +133,12 @@ def _table_text(
     if published := evaluation["published"]:
         where = ", ".join(map(str, published["ranks"]))
         notes += f"\n  published: ASR {published['asr']} %, ranks {where}"
-    return (
+    text: str = (
         console.export_text(styles=False).rstrip()
-        + f"\n\n  model {evaluation['model']}, seed {evaluation['seed']}"
+        + f"\n\n  model {evaluation['model']}, seed {evaluation['seed']}, judge "
+        + next(iter(evaluation["judge"]))
         + f"\n  layer {evaluation['layer']}{rule}; MD ablates ranks {ranks}"
         + notes
         + f"\n  seconds: {seconds}\n"
     )
+    return text

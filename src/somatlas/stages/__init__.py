@@ -8,6 +8,7 @@
 | search    | study.db, search.json, map.png (the chosen ranks outlined)          |
 | ablate    | completions/base.jsonl, sd.jsonl, md.jsonl, ablate.json             |
 | judge     | verdicts.jsonl, judge.json                                          |
+| cost      | cost.json                                                           |
 | atlas     | atlas.json                                                          |
 
 After judge `somatlas.report.summary` writes evaluation.json and table.txt, and after atlas
@@ -22,6 +23,7 @@ from somatlas.config import Stage
 from somatlas.run import Run
 from somatlas.stages.ablate import ablate_stage
 from somatlas.stages.atlas import atlas_stage
+from somatlas.stages.cost import cost_stage
 from somatlas.stages.judge import judge_stage
 from somatlas.stages.layers import layers_stage
 from somatlas.stages.map import map_stage
@@ -35,6 +37,7 @@ WORK: Mapping[Stage, Callable[[Run], None]] = {
     "search": search_stage,
     "ablate": ablate_stage,
     "judge": judge_stage,
+    "cost": cost_stage,
     "atlas": atlas_stage,
 }
 

@@ -2,83 +2,77 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from somatlas.directions import DirectionSet
 from somatlas.drift import Drift
+from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, Completion, read_completions
 from somatlas.files import read_json, write_json, write_jsonl
 from somatlas.generation import generate
 from somatlas.interventions import Projection
+from somatlas.judges.load import endpoint
 from somatlas.leak import leak
-from somatlas.progress import progress
+from somatlas.models.language_model import LanguageModel
+from somatlas.progress import Advance, progress
+from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
+from somatlas.reasoning import part_reasoning
+from somatlas.replies import ReplyStore, model_key
 from somatlas.run import Run, ranks_within
+from somatlas.sampling import Sampling
 
 _DRIFT_PROMPTS = 32  # harmless test prompts whose replies' KL is measured
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One test prompt as it is put to the model."""
+
+    kind: str
+    prompt: Prompt
+    system: str | None
+    sample: int
 
 
 def ablate_stage(run: Run) -> None:
     """Completions of every condition; those finished before an interruption stay."""
     run.needs("map")
-    config, lm = run.config, run.lm
     ranks, vectors = chosen_directions(run)
-    single = DirectionSet.load(run.path("single_direction.safetensors"))
-    projections = {
-        "base": None,
-        "sd": Projection(single.vectors),
-        "md": Projection(vectors, config.mode),
-    }
-    kinds = {
-        "harmful": run.prompts.positive["test"],
-        "harmless": run.prompts.negative["test"],
-        "borderline": run.prompts.borderline["test"],
-    }
-    rows = [(kind, prompt) for kind, prompts in kinds.items() for prompt in prompts]
+    projections = conditions(run, vectors)
+    asked = _asked(run)
     if run.stages.get("ablate", {}).get("ranks", ranks) != ranks:  # the search went on since
         run.path("completions/md.jsonl").unlink(missing_ok=True)
     run.begin("ablate", ranks=ranks)
-    with progress("ablate", len(rows) * len(CONDITIONS)) as advance:
+    with progress("ablate", len(asked) * len(CONDITIONS)) as advance:
         for condition, projection in projections.items():
             path = run.path(f"completions/{condition}.jsonl")
             if path.exists():  # finished before an interruption
-                advance(len(rows))
+                advance(len(asked))
                 continue
-            with lm.ablate(projection):
-                replies = generate(
-                    lm,
-                    [prompt.text for _, prompt in rows],
-                    max_new_tokens=config.test_tokens,
-                    batch_size=config.batch_size,
-                    advance=advance,
-                )
-            completions = [
-                Completion(kind, prompt.category, prompt.text, reply)
-                for (kind, prompt), reply in zip(rows, replies, strict=True)
-            ]
-            write_jsonl(path, map(asdict, completions))
-    own = [c for c in read_completions(run.path("completions/base.jsonl")) if c.kind == "harmless"]
-    own = spread(own, _DRIFT_PROMPTS)
-    drift = Drift(lm, [c.prompt for c in own], [c.reply for c in own], config.batch_size)
-    kl, leaks = {}, {}
-    for condition, projection in projections.items():
-        kl[condition] = 0.0 if projection is None else drift.under(projection)
-        leaks[condition] = 0.0
-        if projection is not None:
-            leaks[condition] = leak(lm, texts(kinds["harmful"]), projection, config.batch_size)
-    write_json(
-        run.path("ablate.json"),
-        {
-            "ranks": ranks,
-            "kl": kl,
-            "kl_replies": len(own),
-            "kl_tokens": drift.n_tokens,
-            "leak": leaks,
-        },
-    )
+            replies = _replies(run, condition, projection, asked, advance)
+            write_jsonl(path, map(asdict, replies))
+    write_json(run.path("ablate.json"), {"ranks": ranks, **_effects(run, projections)})
+
+
+def conditions(run: Run, vectors: Tensor) -> dict[str, Projection | None]:
+    """The edit of each condition."""
+    single = DirectionSet.load(run.path("single_direction.safetensors"))
+    return {
+        "base": None,
+        "sd": Projection(single.vectors),
+        "md": Projection(vectors, run.config.mode),
+    }
+
+
+def harmless_replies(run: Run) -> list[Completion]:
+    """The unchanged model's replies to harmless test prompts on which drift is measured."""
+    own = read_completions(run.path("completions/base.jsonl"))
+    return spread([c for c in own if c.kind == "harmless" and c.sample == 0], _DRIFT_PROMPTS)
 
 
 def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
@@ -93,3 +87,138 @@ def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
         ids = config.ids
     ranks = ranks_within(ids, len(directions))
     return ranks, directions.vectors[ranks]
+
+
+def _asked(run: Run) -> list[_Asked]:
+    """Every test prompt, under every system prompt, as often as replies are asked for."""
+    kinds = {
+        "harmful": run.prompts.positive["test"],
+        "harmless": run.prompts.negative["test"],
+        "borderline": run.prompts.borderline["test"],
+    }
+    systems: Sequence[str | None] = [run.config.system]
+    if run.config.test_systems is not None:
+        systems = _systems(Path(run.config.test_systems))
+    return [
+        _Asked(kind, prompt, system, sample)
+        for system in systems
+        for sample in range(run.config.samples)
+        for kind, prompts in kinds.items()
+        for prompt in prompts
+    ]
+
+
+def _systems(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"system prompts {path} cannot be read ({error})") from None
+    systems = list(dict.fromkeys(line for line in lines if line))
+    if not systems:
+        raise InputError(f"system prompts {path} holds none: one a line")
+    return systems
+
+
+def _replies(
+    run: Run,
+    condition: str,
+    projection: Projection | None,
+    asked: Sequence[_Asked],
+    advance: Advance,
+) -> list[Completion]:
+    served = (run.config.reply_models or {}).get(condition)
+    texts_of: list[str] = []
+    for system in dict.fromkeys(one.system for one in asked):
+        prompts = [one.prompt.text for one in asked if one.system == system]
+        if served is not None:
+            texts_of += _served(run, served, prompts, system, advance)
+        else:
+            lm = replace(run.lm, system=system)
+            texts_of += _generated(run, lm, projection, prompts, advance)
+    parted = [part_reasoning(text) for text in texts_of]
+    several = run.config.test_systems is not None
+    return [
+        Completion(
+            one.kind,
+            one.prompt.category,
+            one.prompt.text,
+            answer,
+            reasoning,
+            (one.system or "") if several else "",
+            one.sample,
+        )
+        for one, (reasoning, answer) in zip(asked, parted, strict=True)
+    ]
+
+
+def _generated(
+    run: Run,
+    lm: LanguageModel,
+    projection: Projection | None,
+    prompts: Sequence[str],
+    advance: Advance,
+) -> list[str]:
+    c = run.config
+    sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
+
+    def make() -> list[str]:
+        with lm.ablate(projection):
+            return generate(
+                lm,
+                prompts,
+                max_new_tokens=c.test_tokens,
+                batch_size=c.batch_size,
+                sampling=sampling,
+                advance=advance,
+            )
+
+    key = {**model_key(lm, projection), "tokens": c.test_tokens}
+    if sampling is not None:
+        key["sampling"] = asdict(sampling)
+    return ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
+
+
+def _served(
+    run: Run, model: str, prompts: Sequence[str], system: str | None, advance: Advance
+) -> list[str]:
+    """Replies of a model on a server, at the run's temperature."""
+    server = endpoint(run.config, model)
+    head = [{"role": "system", "content": system}] if system else []
+
+    def reply(prompt: str) -> str | None:
+        text = server.ask(
+            [*head, {"role": "user", "content": prompt}],
+            run.config.test_tokens,
+            temperature=run.config.temperature,
+            top_p=run.config.top_p,
+        )
+        advance(1)
+        return text
+
+    made = server.each(reply, prompts)
+    replies = [text for text in made if text is not None]
+    if len(replies) < len(made):
+        how = ", ".join(f"{name} {count}" for name, count in server.failures.items())
+        raise InputError(
+            f"{server.url} gave no reply of {model!r} to {len(made) - len(replies)} of "
+            f"{len(made)} prompts ({how}): see to the server and run it again"
+        )
+    return replies
+
+
+def _effects(run: Run, projections: dict[str, Projection | None]) -> dict[str, object]:
+    """What each edit does to harmless replies, and how much of it comes back."""
+    own = harmless_replies(run)
+    size = run.config.batch_size
+    drift = Drift(run.lm, [c.prompt for c in own], [c.reply for c in own], size)
+    harmful = texts(run.prompts.positive["test"])
+    kl = {c: [] if p is None else drift.by_reply(p) for c, p in projections.items()}
+    return {
+        "kl": {c: sum(values) / max(1, len(values)) for c, values in kl.items()},
+        "kl_by_reply": kl,
+        "kl_replies": len(own),
+        "kl_tokens": drift.n_tokens,
+        "leak": {
+            c: 0.0 if p is None else leak(run.lm, harmful, p, size) for c, p in projections.items()
+        },
+    }

@@ -129,6 +129,7 @@ def _borderline(run: Run, layer: int, som: SOM) -> list[dict[str, Any]]:
         for row in read_jsonl(run.path("verdicts.jsonl"))
         if row["kind"] == "borderline" and row["condition"] == "base"
     ]
+    rows = rows[: len(run.prompts.borderline["test"])]  # the first reply to each
     prompts: Sequence[Prompt] = run.prompts.borderline["test"]
     if not prompts:
         return []

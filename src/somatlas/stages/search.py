@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,14 +17,14 @@ from somatlas.generation import generate
 from somatlas.interventions import Projection, RowProjections
 from somatlas.judges import (
     CoherenceCheck,
-    KeywordJudge,
     Verdict,
     is_settled_refusal,
-    matcher,
 )
+from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
+from somatlas.reasoning import part_reasoning
 from somatlas.run import Run
 from somatlas.search import (
     Outcome,
@@ -110,7 +111,7 @@ class Trials:
         harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
         replies = self._replies(harmless)
         self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)
-        self.judge = KeywordJudge(self.check, matcher(self.config.behaviour))
+        self.judge = run.judges.get(self.config.judge, self.check)
         self.drift = None
         if self.config.objective == "asr,kl" or self.config.max_kl is not None:
             self.drift = Drift(self.lm, harmless, replies, self.config.batch_size)
@@ -162,10 +163,10 @@ class Trials:
         ]
 
     def _watch(self, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
-        """Only of refusal is it known when a reply is settled."""
-        if self.config.behaviour is not None:
+        """Only of the matcher's refusals is it known when a reply is settled."""
+        if self.config.behaviour is not None or self.config.judge != "keyword":
             return None
-        return RefusalWatch(len(self.harmful), trials, is_settled_refusal, threshold)
+        return RefusalWatch(len(self.harmful), trials, _is_settled, threshold)
 
     def _replies(
         self,
@@ -175,7 +176,7 @@ class Trials:
     ) -> list[str]:
         rows = RowProjections(projections) if len(projections) > 1 else None
         with self.lm.ablate(rows or next(iter(projections), None)):
-            return generate(
+            replies = generate(
                 self.lm,
                 prompts,
                 max_new_tokens=self.config.search_tokens,
@@ -183,10 +184,19 @@ class Trials:
                 ablations=rows,
                 watch=watch,
             )
+        return [part_reasoning(reply).answer for reply in replies]
 
     def _shares(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
-        verdicts = self.judge.judge(prompts, replies)
-        return {v: verdicts.count(v) / len(verdicts) for v in Verdict}
+        judgements = self.judge.judge(prompts, replies)
+        check_missing(self.judge, judgements, self.config.max_missing)
+        given = Counter(j.verdict for j in judgements)
+        n = len(judgements) - given[Verdict.MISSING]
+        return {v: given[v] / max(1, n) for v in Verdict}
+
+
+def _is_settled(text: str) -> bool:
+    """Whether a reply that begins so refuses whatever follows: what it thinks settles nothing."""
+    return is_settled_refusal(part_reasoning(text).answer)
 
 
 def _selection(

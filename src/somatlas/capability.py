@@ -1,0 +1,90 @@
+"""What an ablation costs in capability: measures of each unit under every condition.
+
+A measure has one value a unit (a reply, a window of text, an example of a task) and condition, in
+the same order of units, so that conditions are compared unit by unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from somatlas.errors import InputError
+from somatlas.judges.coherence import repetition
+from somatlas.models.language_model import LanguageModel
+from somatlas.statistics import mean_interval, paired_difference
+
+_WINDOW = 256  # tokens of a perplexity window
+
+
+@dataclass(frozen=True)
+class Measure:
+    """values : condition -> one value a unit. unit : what a value is of."""
+
+    name: str
+    unit: str
+    values: Mapping[str, Sequence[float]]
+
+    def summary(self, seed: int) -> dict[str, Any]:
+        """Mean of each condition, and its difference from the first with a 95 % interval."""
+        base = next(iter(self.values.values()))
+        conditions = {}
+        for name, values in self.values.items():
+            if not values:
+                continue
+            mean, low, high = mean_interval(values, seed)
+            conditions[name] = {"mean": mean, "low": low, "high": high}
+            if values is not base and base:
+                gap, low, high = paired_difference(base, values, seed)
+                conditions[name] |= {"difference": gap, "d_low": low, "d_high": high}
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "n": len(base),
+            "conditions": conditions,
+        }
+
+
+def reply_measures(lm: LanguageModel, replies: Mapping[str, Sequence[str]]) -> list[Measure]:
+    """Tokens of each reply, and the share of its 4-grams that repeat."""
+    ids = {
+        c: [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        for c, texts in replies.items()
+    }
+    return [
+        Measure("reply length", "tokens", {c: [len(r) for r in rows] for c, rows in ids.items()}),
+        Measure(
+            "repetition", "share", {c: [repetition(r) for r in rows] for c, rows in ids.items()}
+        ),
+    ]
+
+
+@torch.no_grad()
+def window_losses(lm: LanguageModel, text: str) -> list[float]:
+    """Mean -log p a token in nats of each window of 256 tokens, the model's BOS before each.
+
+    Raises InputError where the text has fewer than 2 tokens.
+    """
+    ids = list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if len(ids) < 2:
+        raise InputError("the perplexity text has fewer than 2 tokens")
+    start = lm.tokenizer.bos_token_id
+    head = [] if start is None else [int(start)]
+    losses = []
+    for place in range(0, len(ids), _WINDOW):
+        window = [*head, *ids[place : place + _WINDOW]]
+        if len(window) < 2:
+            continue
+        tokens = torch.tensor([window], device=lm.model.device)
+        log_p = lm.model(input_ids=tokens, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).double().mean()))
+    return losses
+
+
+def perplexity(loss: float) -> float:
+    """Of a mean -log p in nats."""
+    return math.exp(min(loss, 700.0))

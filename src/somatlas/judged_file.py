@@ -1,0 +1,159 @@
+"""Verdicts on replies that another tool made, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from somatlas.config import Config
+from somatlas.errors import InputError
+from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests, read_jsonl
+from somatlas.files import write_json, write_jsonl
+from somatlas.judges.load import Judges, check_missing
+from somatlas.progress import progress
+from somatlas.prompts.files import USUAL_COLUMNS, read_rows
+from somatlas.report.evidence import paired_line
+from somatlas.report.summary import ROWS
+from somatlas.report.tables import plain_table, table_text
+from somatlas.run import Run
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_REPLIES = ("reply", "response", "completion", "generation", "output")
+_KINDS = ("harmful", "harmless", "borderline")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the file hold what; None where a usual name is looked for.
+
+    condition : a column whose values part the rows, such as the method that made the reply.
+    """
+
+    prompt: str | None = None
+    reply: str | None = None
+    condition: str | None = None
+    kind: str | None = None
+
+
+def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) -> str:
+    """Judge a file's replies; writes FILE.verdicts.jsonl and FILE.evaluation.json beside it.
+
+    run : a judged run whose conditions are put in the same table; tests are over the prompts that
+    both have. Returns the table. Raises InputError for a file without the columns, ids that occur
+    twice in a condition, or kinds that are not known.
+    """
+    rows = _rows(path, columns)
+    judges = Judges(config, path.with_name(f"{path.name}.judge_answers.jsonl"))
+    names = list(dict.fromkeys((config.judge, *config.more_judges)))
+    found: dict[str, Any] = {}
+    with progress("judge", len(rows) * len(names)) as advance:
+        for name in names:
+            judge = judges.get(name, None)
+            judgements = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
+            check_missing(judge, judgements, config.max_missing)
+            found[judge.name] = {"judgements": judgements, "record": dict(judge.record)}
+            advance(len(rows))
+    first = next(iter(found))
+    verdicts = [
+        {
+            **{name: row[name] for name in ("condition", "kind", "category", "prompt")},
+            "verdict": found[first]["judgements"][i].verdict.value,
+            "judges": {name: asdict(one["judgements"][i]) for name, one in found.items()},
+        }
+        for i, row in enumerate(rows)
+    ]
+    write_jsonl(path.with_name(f"{path.name}.verdicts.jsonl"), verdicts)
+    sides = _sides(verdicts)
+    if run is not None:
+        run.needs("judge")
+        own = read_jsonl(run.path("verdicts.jsonl"))
+        _same_judge(run, own, first)
+        sides = {f"{run.config.name}: {c}": _of(own, c) for c in CONDITIONS} | sides
+    tests = paired_tests(sides, config.seed)
+    rates = {name: condition_rates(side) for name, side in sides.items()}
+    write_json(
+        path.with_name(f"{path.name}.evaluation.json"),
+        {
+            "judges": {name: one["record"] for name, one in found.items()},
+            "conditions": {
+                c: {name: asdict(rate) for name, rate in side.items()} for c, side in rates.items()
+            },
+            "paired": tests,
+        },
+    )
+    table = plain_table(f"% [95 % interval], judge {first}", *rates)
+    for name, title in ROWS.items():
+        cells = [side[name] for side in rates.values()]
+        if any(cell.n for cell in cells):
+            table.add_row(title, *(f"{cell} n={cell.n}" for cell in cells))
+    lines = [f"  {paired_line(test)}" for test in tests]
+    if first == "keyword":
+        lines.append("  without the model babble cannot be told from compliance")
+    return table_text(table) + "\n" + "\n".join(lines) + "\n"
+
+
+def _rows(path: Path, columns: Columns) -> list[dict[str, str]]:
+    rows = read_rows(path)
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise InputError(f"{path} must hold objects with a prompt and a reply, and at least one")
+    prompt = _column(path, rows, columns.prompt, USUAL_COLUMNS, "--prompt-column")
+    reply = _column(path, rows, columns.reply, _REPLIES, "--reply-column")
+    condition = kind = None
+    if columns.condition is not None:
+        condition = _column(path, rows, columns.condition, (), "--condition-column")
+    if columns.kind is not None or all("kind" in row for row in rows):
+        kind = _column(path, rows, columns.kind, ("kind",), "--kind-column")
+    result, seen = [], set()
+    for number, row in enumerate(rows, start=1):
+        one = {
+            "condition": path.stem if condition is None else str(row[condition]),
+            "kind": "harmful" if kind is None else str(row[kind]),
+            "category": str(row.get("category") or ""),
+            "prompt": str(row[prompt] or ""),
+            "reply": str(row[reply] or ""),
+        }
+        if one["kind"] not in _KINDS:
+            raise InputError(
+                f"{path}, row {number}: kind {one['kind']!r} is not one of {', '.join(_KINDS)}"
+            )
+        identity = (one["condition"], row.get("id"))
+        if identity[1] is not None and identity in seen:
+            raise InputError(
+                f"{path}, row {number}: id {identity[1]!r} occurs twice in {identity[0]!r}"
+            )
+        seen.add(identity)
+        result.append(one)
+    return result
+
+
+def _column(
+    path: Path, rows: Sequence[Mapping[str, Any]], name: str | None, usual: Sequence[str], flag: str
+) -> str:
+    found = name or next((c for c in usual if c in rows[0]), None)
+    if found is None or any(found not in row for row in rows):
+        wanted = repr(name) if name else " or ".join(usual)
+        raise InputError(
+            f"{path} has no column {wanted} in every row "
+            f"(it has {', '.join(map(str, rows[0]))}): name the right one with {flag}"
+        )
+    return found
+
+
+def _sides(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(row["condition"] for row in verdicts)
+    return {name: _of(verdicts, name) for name in names}
+
+
+def _of(verdicts: Sequence[dict[str, Any]], condition: str) -> list[dict[str, Any]]:
+    return [row for row in verdicts if row["condition"] == condition]
+
+
+def _same_judge(run: Run, rows: Sequence[Mapping[str, Any]], judge: str) -> None:
+    """Raise InputError where the run's table has another judge: its rates are not comparable."""
+    if rows and judge not in rows[0]["judges"]:
+        have = ", ".join(rows[0]["judges"])
+        raise InputError(
+            f"{run.folder} was judged by {have}, not by {judge}: give the same --judge"
+        )

@@ -1,0 +1,118 @@
+"""How unlikely the unchanged model finds a reply. What a prompt costs is paid once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from somatlas.models.batches import Batch, cache_argument, selected
+from somatlas.models.language_model import LanguageModel
+
+_KEPT_BYTES = 2**30  # of prompts' keys and values at most
+
+
+class _Prompts(NamedTuple):
+    """Prompts of one batch, and what scoring behind them needs: log_p of the first reply token."""
+
+    cache: Cache
+    mask: Tensor
+    log_p: Tensor
+
+
+class Surprise:
+    """Mean -log p a token, in nats, of replies after prompts.
+
+    The prompts' keys and values are kept for replies to come, up to 1 GiB.
+    """
+
+    def __init__(self, lm: LanguageModel, batch_size: int) -> None:
+        self.lm, self.batch_size = lm, batch_size
+        self._known: dict[str, tuple[_Prompts, int]] = {}
+        self._kept = 0
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[str], replies: Sequence[Sequence[int]], room: int
+    ) -> list[float]:
+        """One value a pair; 0 where the reply is empty. replies : token ids, at most room each."""
+        result = [0.0] * len(prompts)
+        todo = [i for i, reply in enumerate(replies) if reply]
+        groups: dict[int, tuple[_Prompts, list[tuple[int, int]]]] = {}
+        for i in todo:
+            if prompts[i] in self._known:
+                part, row = self._known[prompts[i]]
+                groups.setdefault(id(part), (part, []))[1].append((i, row))
+        new = [i for i in todo if prompts[i] not in self._known]
+        for batch in self.lm.batches([prompts[i] for i in new], self.batch_size, room=room):
+            rows = [new[row] for row in batch.rows]
+            own = [replies[i] for i in rows]
+            if batch.cache is None:
+                losses = self._whole([prompts[i] for i in rows], own)
+            else:
+                part = self._prepared(batch, batch.cache)
+                losses = self._after(part, range(len(rows)), own)
+                self._keep(part, [prompts[i] for i in rows])
+            for i, loss in zip(rows, losses, strict=True):
+                result[i] = loss
+        for part, pairs in groups.values():
+            losses = self._after(part, [row for _, row in pairs], [replies[i] for i, _ in pairs])
+            for (i, _), loss in zip(pairs, losses, strict=True):
+                result[i] = loss
+        return result
+
+    def _prepared(self, batch: Batch, cache: Cache) -> _Prompts:
+        logits = self.lm.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+        return _Prompts(cache, batch.attention_mask, logits.float().log_softmax(dim=-1))
+
+    def _keep(self, part: _Prompts, prompts: Sequence[str]) -> None:
+        kept = [t for layer in part.cache.layers for t in (layer.keys, layer.values)]
+        size = sum(t.numel() * t.element_size() for t in kept)
+        if self._kept + size <= _KEPT_BYTES:
+            self._kept += size
+            self._known |= {prompt: (part, row) for row, prompt in enumerate(prompts)}
+
+    def _whole(self, prompts: Sequence[str], replies: Sequence[Sequence[int]]) -> list[float]:
+        """Prompts and replies in one pass, for models that keep nothing that can be shared."""
+        result = [0.0] * len(prompts)
+        for batch in self.lm.batches(prompts, self.batch_size, suffixes=replies):
+            longest = max(len(replies[row]) for row in batch.rows)
+            logits = self.lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1]
+            logits, targets = logits.float(), batch.input_ids[:, -longest:, None]
+            losses: Tensor = logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]
+            for row, loss in zip(batch.rows, losses, strict=True):
+                result[row] = float(loss[-len(replies[row]) :].double().mean())
+        return result
+
+    def _after(
+        self, part: _Prompts, rows: Sequence[int], replies: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Replies behind prompts whose keys and values are known, padded on the right."""
+        lm, longest = self.lm, max(map(len, replies))
+        where = torch.tensor(list(rows), device=part.mask.device)
+        ids = torch.tensor(
+            [[*reply, *[lm.pad_token_id] * (longest - len(reply))] for reply in replies],
+            device=where.device,
+        )
+        losses = -part.log_p[where].gather(1, ids[:, :1])
+        if longest > 1:
+            mask = part.mask[where]
+            steps = torch.arange(longest - 1, device=where.device)
+            batch = Batch(
+                list(rows),
+                ids[:, :-1],
+                torch.cat([mask, mask.new_ones(len(ids), longest - 1)], dim=1),
+                selected(part.cache, rows),
+                cache_argument(lm.model),
+            )
+            inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
+            logits = lm.model(**inputs).logits.float()
+            rest = logits.logsumexp(dim=-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
+            losses = torch.cat([losses, rest], dim=1)
+        return [
+            float(loss[: len(reply)].double().mean())
+            for loss, reply in zip(losses, replies, strict=True)
+        ]

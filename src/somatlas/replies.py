@@ -1,0 +1,79 @@
+"""Test replies, each made once: by model, edit, prompts and settings.
+
+    runs/<model>/.replies/<key>.jsonl
+
+Runs of one model share them: a comparison of methods makes the base model's replies once, and a
+new judge none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from somatlas.evaluation import read_jsonl
+from somatlas.files import write_jsonl
+from somatlas.interventions import Projection
+from somatlas.models.language_model import LanguageModel
+
+_SAMPLED = 256  # values of each parameter that the fingerprint reads
+
+
+class ReplyStore:
+    """The replies kept in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(
+        self, key: dict[str, Any], prompts: Sequence[str], make: Callable[[], list[str]]
+    ) -> list[str]:
+        """What is kept under the key for the prompts, or else what `make` gives, kept from now on.
+
+        key : plain JSON values: everything but the prompts that decides the replies.
+        """
+        content = json.dumps([key, list(prompts)], sort_keys=True)
+        path = self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
+        if path.exists():
+            return [row["reply"] for row in read_jsonl(path)]
+        replies = make()
+        write_jsonl(path, ({"reply": reply} for reply in replies))
+        return replies
+
+
+def model_key(lm: LanguageModel, projection: Projection | None) -> dict[str, Any]:
+    """What identifies a model under an edit, whatever it is called."""
+    edit = None
+    if projection is not None:
+        edit = _digest([projection.A, projection.B])
+    return {
+        "weights": _fingerprint(lm),
+        "dtype": str(lm.model.dtype),
+        "template": str(lm.tokenizer.chat_template),
+        "system": lm.system,
+        "thinking": lm.thinking,
+        "site": lm.site,
+        "edit_head": lm.edit_head,
+        "edit": edit,
+    }
+
+
+def _fingerprint(lm: LanguageModel) -> str:
+    """Of evenly spread values of every parameter: weights that differ anywhere much differ here."""
+    values = []
+    for parameter in lm.model.parameters():
+        flat = parameter.detach().reshape(-1)
+        if flat.is_floating_point():
+            values.append(flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].float().cpu())
+    return _digest(values)
+
+
+def _digest(tensors: Sequence[Tensor]) -> str:
+    joined = torch.cat([t.detach().cpu().double().reshape(-1) for t in tensors])
+    return hashlib.sha256(joined.numpy().tobytes()).hexdigest()

@@ -1,0 +1,174 @@
+"""Judges that are models: labels, templates read from a card, yes or no from one forward pass."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from conftest import save_tiny, tiny_llama, tiny_tokenizer
+from somatlas import InputError
+from somatlas.judges import Verdict
+from somatlas.judges.models import ClassifierJudge, load_classifier, load_yes_no
+from somatlas.judges.template import JudgeTemplate, template_from_card, template_from_file
+
+CARD = """---
+license: mit
+---
+# A judge
+
+Not this one, it has a third place:
+
+```python
+OTHER = '''{context} {behavior} {generation}'''
+TEMPLATE = '''Request:\\n{behavior}
+Reply:
+{generation}
+Was it done, yes or no?'''
+print("{behavior}")
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judges") / "yesno"
+    model, tokenizer = tiny_llama(seed=3), tiny_tokenizer()
+    tokenizer.add_tokens(["yes", "no"])
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def classifier_folder(folder: Path, labels: list[str]) -> Path:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=261,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=2,
+        id2label=dict(enumerate(labels)),
+        label2id={name: i for i, name in enumerate(labels)},
+        initializer_range=0.5,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_a_card_gives_the_first_text_with_just_the_two_places(judge_folder: Path) -> None:
+    template = template_from_card(str(judge_folder))
+    assert template.text.startswith("Request:\n{behavior}\nReply:")
+    assert template.sha256 == hashlib.sha256(template.text.encode()).hexdigest()
+    filled = template.fill("how {generation}?", "so {behavior} {x}")
+    assert filled.startswith("Request:\nhow {generation}?\nReply:\nso {behavior} {x}\nWas")
+
+
+def test_a_model_without_a_card_or_without_a_template_in_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be read.*--judge-template"):
+        template_from_card(str(tmp_path))
+    (tmp_path / "README.md").write_text("no template {behavior} here")
+    with pytest.raises(InputError, match="shows no template"):
+        template_from_card(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{prompt} alone", "{prompt} {reply} {more}", ""])
+def test_a_template_file_must_have_both_places_and_no_other(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match="must hold"):
+        template_from_file(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        template_from_file(tmp_path / "none")
+
+
+@torch.no_grad()
+def test_yes_or_no_is_read_from_the_logits_of_the_next_token(judge_folder: Path) -> None:
+    template = template_from_card(str(judge_folder))
+    judge = load_yes_no(str(judge_folder), template=template, device="cpu", trust_remote_code=False)
+    assert (judge.yes, judge.no) == ([261], [262])
+    prompts, replies = ["Do it", "Do that at once"], ["done", "I will not do any such thing"]
+    for judgement, prompt, reply in zip(
+        judge.judge(prompts, replies), prompts, replies, strict=True
+    ):
+        ids = judge.tokenizer(template.fill(prompt, reply), return_tensors="pt")
+        p = judge.model(**ids).logits[0, -1].softmax(-1)
+        yes, no = float(p[261]), float(p[262])
+        assert judgement.score == pytest.approx(yes / (yes + no), abs=1e-5)
+        assert (judgement.verdict is Verdict.COMPLIED) == (yes >= no)
+    assert judge.record["template"]["sha256"] == template.sha256
+
+
+def test_a_judge_without_words_for_yes_and_no(tmp_path: Path) -> None:
+    template, folder = JudgeTemplate("{prompt} {reply}", "test"), save_tiny(tmp_path / "m")
+    with pytest.raises(InputError, match="no token that begins yes"):
+        load_yes_no(str(folder), template=template, device="cpu", trust_remote_code=False)
+
+
+def classifier(folder: Path, labels: dict[str, str] | None = None) -> ClassifierJudge:
+    return load_classifier(
+        str(folder),
+        labels=labels,
+        template=None,
+        coherence=None,
+        device="cpu",
+        trust_remote_code=False,
+    )
+
+
+@torch.no_grad()
+def test_the_likeliest_label_decides_and_babble_is_told_apart(tmp_path: Path) -> None:
+    judge = classifier(classifier_folder(tmp_path / "m", ["NORMAL", "REJECTION"]))
+    replies = ["", "some words", "other words that are longer", "x" * 100_000]
+    found = judge.judge(["p"] * 4, replies)
+    for judgement, reply in zip(found[:3], replies, strict=False):
+        ids = judge.tokenizer(reply, return_tensors="pt")
+        p = judge.model(**ids).logits[0].softmax(-1)
+        assert judgement.score == pytest.approx(float(p[0]), abs=1e-5)
+        assert judgement.verdict is (Verdict.COMPLIED if p[0] >= p[1] else Verdict.REFUSED)
+    complied = [i for i, j in enumerate(found) if j.verdict is Verdict.COMPLIED]
+    assert complied
+
+    class Babble:
+        def incoherent(self, prompts: list[str], replies: list[str]) -> list[bool]:
+            return [True] * len(replies)
+
+    judge.coherence = Babble()  # type: ignore[assignment]
+    after = judge.judge(["p"] * 4, replies)
+    assert [i for i, j in enumerate(after) if j.verdict is Verdict.INCOHERENT] == complied
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "meaning"),
+    [
+        (["refusal", "other"], None, ["refused", "complied"]),
+        (["safe", "UNSAFE"], None, ["refused", "complied"]),
+        (["A", "B", "C"], {"A": "incoherent", "B": "complied", "C": "refused"}, None),
+    ],
+)
+def test_labels_are_read_or_told(
+    tmp_path: Path, names: list[str], labels: dict[str, str] | None, meaning: list[str] | None
+) -> None:
+    judge = classifier(classifier_folder(tmp_path / "m", names), labels)
+    expected = meaning or [labels[name] for name in names]  # type: ignore[index]
+    assert [judge.labels[i].value for i in range(len(names))] == expected
+
+
+def test_labels_that_cannot_be_told(tmp_path: Path) -> None:
+    folder = classifier_folder(tmp_path / "m", ["A", "B"])
+    with pytest.raises(InputError, match="A=refused,B=refused"):
+        classifier(folder)
+    with pytest.raises(InputError, match="has the labels A, B"):
+        classifier(folder, {"A": "refused"})
+
+
+def test_a_judge_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded"):
+        classifier(tmp_path / "none")
