@@ -238,3 +238,11 @@ def test_a_tied_head_can_be_edited_too_as_the_paper_does(tiny: LanguageModel) ->
 def test_the_transposed_map_is_the_transpose() -> None:
     P = Projection(directions(3, 16))
     torch.testing.assert_close(P.transposed().matrix(), P.matrix().T)
+
+
+def test_arrays_are_mapped_as_tensors_are() -> None:
+    P = Projection(np.random.default_rng(0).normal(size=(2, 6)))
+    rows = np.random.default_rng(1).normal(size=(4, 6))[::2]
+    mapped = P.apply(rows)
+    assert isinstance(mapped, np.ndarray)
+    np.testing.assert_allclose(mapped, rows @ P.matrix().numpy().T)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -52,12 +52,21 @@ class Projection:
         """d, the length of the vectors that P maps."""
         return self.A.shape[0]
 
-    def apply(self, Y: Tensor) -> Tensor:
-        """Each row y of Y (..., d) mapped to P y, in Y's dtype and on its device.
+    @overload
+    def apply(self, Y: Tensor) -> Tensor: ...
+
+    @overload
+    def apply(self, Y: NDArray[Any]) -> NDArray[Any]: ...
+
+    def apply(self, Y: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
+        """Each row y of Y (..., d), array or tensor, mapped to P y, of Y's kind and dtype.
 
         Half-precision rows are computed in float32 and rounded once. Raises InputError for rows of
         another length.
         """
+        if isinstance(Y, np.ndarray):
+            mapped: NDArray[Any] = self.apply(torch.from_numpy(np.ascontiguousarray(Y))).numpy()
+            return mapped
         if Y.shape[-1] != self.d_model:
             raise InputError(f"rows of {Y.shape[-1]} values cannot be mapped, d is {self.d_model}")
         A, B = self.factors(Y.device, torch.promote_types(Y.dtype, torch.float32))

@@ -13,7 +13,7 @@ from somatlas.files import read_json
 from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import rate_text
 from somatlas.run import Run
-from somatlas.statistics import holm, mcnemar
+from somatlas.statistics import correlation, holm, mcnemar
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,13 @@ def comparison_text(runs: Sequence[Run]) -> str:
     if matched := _matched(rows):
         parts.append(matched)
     parts.append(_tests(rows))
+    steps = {
+        run.config.name: read_json(run.path("atlas.json"))["steps"]
+        for run in runs
+        if run.is_done("atlas")
+    }
+    if steps:
+        parts += [_over_k(steps), _pooled(list(steps.values()))]
     return "\n".join(parts)
 
 
@@ -122,6 +129,36 @@ def _matched(rows: Sequence[Compared]) -> str:
             *("-" if r is None else f"{r:.0%}" for r in least),
         )
     return table_text(table)
+
+
+def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """ASR and babble on val prompts while directions are ablated one after another."""
+    most = max(map(len, steps.values()))
+    table = plain_table("val prompts: ASR (babble), %", *(f"k = {k}" for k in range(most)))
+    for name, run_steps in steps.items():
+        cells = [f"{100 * s['asr']:.0f} ({100 * s['babble']:.0f})" for s in run_steps]
+        table.add_row(name, *cells, *[""] * (most - len(cells)))
+    return table_text(table)
+
+
+def _pooled(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Correlation with ASR over all steps of all runs, each measure relative to its k = 0."""
+    lines = []
+    for measure in ("compactness", "distance"):
+        pairs = [
+            (step[measure] / run[0][measure], step["asr"])
+            for run in runs
+            if run[0][measure]
+            for step in run
+        ]
+        found = correlation([x for x, _ in pairs], [y for _, y in pairs])
+        if found is not None:
+            r, low, high = found
+            lines.append(
+                f"  {measure} of the harmful cluster and ASR over {len(pairs)} steps of "
+                f"{len(runs)} runs: r {r:+.2f} [{low:+.2f}, {high:+.2f}]"
+            )
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def _tests(rows: Sequence[Compared]) -> str:

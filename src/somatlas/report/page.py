@@ -19,6 +19,8 @@ from matplotlib import rc_context
 
 from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl
 from somatlas.files import atomic_file, read_json, read_tensors, write_text
+from somatlas.report.cost import cost_rows
+from somatlas.report.evidence import evidence_lines
 from somatlas.report.figure_list import ReportFigure, report_figures
 from somatlas.report.summary import OTHER_ROWS, ROWS
 from somatlas.report.words import rate_text, summary_lines
@@ -47,7 +49,7 @@ def write_report(run: Run, *, show_completions: bool = False) -> Path:
 def _read(run: Run) -> dict[str, Any]:
     """The run's JSON files and the map, None where a stage has not made them."""
     facts: dict[str, Any] = {}
-    for name in ("evaluation", "search", "layers", "atlas"):
+    for name in ("evaluation", "search", "layers", "cost", "atlas"):
         path = run.path(f"{name}.json")
         facts[name] = read_json(path) if path.exists() else None
     path = run.path("map.safetensors")
@@ -81,6 +83,10 @@ def _content(
         "summary": summary_lines(facts),
         "missing": missing,
         "rates": _rates(evaluation, run.config.behaviour is not None),
+        "evidence": evidence_lines(evaluation) if evaluation else [],
+        "judges": ", ".join(evaluation["judge"]) if evaluation else "",
+        "judge_rates": _judge_rates(evaluation),
+        "costs": cost_rows(facts["cost"]) if facts["cost"] else [],
         "ranks": ", ".join(map(str, ranks)),
         "notes": _leak_note(evaluation),
         "cells": cells,
@@ -117,6 +123,16 @@ def _rates(evaluation: Mapping[str, Any] | None, other: bool) -> list[dict[str, 
         {"title": "KL on harmless, nats a token", "cells": kl, "n": evaluation["kl_replies"]}
     )
     return rows
+
+
+def _judge_rates(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Attack success by each judge, where there are several."""
+    if evaluation is None or len(evaluation["by_judge"]) < 2:
+        return []
+    return [
+        {"title": name, "cells": [rate_text(sides[c]["asr"]) for c in CONDITIONS]}
+        for name, sides in evaluation["by_judge"].items()
+    ]
 
 
 def _leak_note(evaluation: Mapping[str, Any] | None) -> str:
