@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from command import SMALL, SMALL_STAGES, Command
+from somatlas import DirectionSet
 
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=HYPERLINK(1)"
@@ -73,18 +75,43 @@ def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
     assert "is no run folder" in command.fails("report", tmp_path)
 
 
-@pytest.mark.slow
-def test_a_browser_draws_the_page_without_a_complaint(run: Path) -> None:
+def in_browser(page: Path) -> tuple[str, str]:
+    """The page's document after its scripts, and what the browser logged."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    line += ["--virtual-time-budget=3000", "--dump-dom", f"file://{run / 'report.html'}"]
+    line += ["--virtual-time-budget=3000", "--dump-dom", f"file://{page}"]
     result = subprocess.run(line, capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in result.stderr
-    drawn = re.search(r'data-drawn="(\d+)"', result.stdout)
+    return result.stdout, result.stderr
+
+
+@pytest.mark.slow
+def test_a_browser_draws_the_page_without_a_complaint(run: Path) -> None:
+    document, log = in_browser(run / "report.html")
+    assert "CONSOLE" not in log
+    drawn = re.search(r'data-drawn="(\d+)"', document)
     assert drawn is not None
     assert int(drawn[1]) > 10
+
+
+@pytest.mark.slow
+def test_pointing_at_a_neuron_shows_its_prompts_as_text(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    script = """<script>
+    document.querySelector(".cell").dispatchEvent(new MouseEvent("mouseenter"));
+    var about = document.getElementById("about");
+    document.body.dataset.lists = about.querySelectorAll("li").length;
+    document.body.dataset.scripts = about.querySelectorAll("script").length;
+    </script>"""
+    pointed = run / "pointed.html"
+    pointed.write_text(page.replace("</body>", f"{script}</body>"))
+    document, log = in_browser(pointed)
+    assert "CONSOLE" not in log
+    lists = re.search(r'data-lists="(\d+)"', document)
+    assert lists is not None
+    assert int(lists[1]) > 0
+    assert 'data-scripts="0"' in document
 
 
 def test_methods_are_compared_on_the_same_prompts(
@@ -118,3 +145,56 @@ def test_one_direction_and_a_method_of_one(
     assert "lower --k" in command.fails("run", tiny_folder, *flags)
     result = command("run", tiny_folder, *flags, "--k", "1", "--name", "one")
     assert result.code == 0, result.err
+
+
+WORDS = {"positive": "砸坏 كسر взломать", "negative": "修理 إصلاح починить", "borderline": "弯 🙂"}
+
+
+def test_prompts_of_any_script_replies_all_refused_and_two_equal_directions(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    flags: list[str | Path] = []
+    for side, words in WORDS.items():
+        path = tmp_path / f"{side}.txt"
+        path.write_text("\n".join(f"{words} {i}" for i in range(80)), encoding="utf-8")
+        flags += [f"--{side}", path]
+    behaviour = tmp_path / "any.txt"
+    behaviour.write_text("^.*\n")  # every reply shows it
+    equal = tmp_path / "equal.safetensors"
+    DirectionSet(torch.ones(2, 32), torch.zeros(2).long(), torch.ones(2).long()).save(equal)
+    flags += ["--behaviour", behaviour, "--directions", equal, "--ids", "0,1", "--out", tmp_path]
+    result = command("run", tiny_folder, *SMALL, *flags, "--mode", "subspace")
+    assert result.code == 0, result.err
+    page = (tmp_path / "tiny" / "default" / "report.html").read_text(encoding="utf-8")
+    assert "взломать" in page
+    rows = (tmp_path / "tiny" / "default" / "verdicts.jsonl").read_text().splitlines()
+    assert all('"verdict": "refused"' in row for row in rows)
+
+
+def test_a_map_of_which_one_neuron_alone_is_hit(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    flags: list[str | Path] = []
+    for side, word in (("positive", "break"), ("negative", "mend"), ("borderline", "bend")):
+        path = tmp_path / f"{side}.txt"
+        path.write_text("\n".join(f"{word} {i}" for i in range(80)))
+        flags += [f"--{side}", path]
+    result = command(
+        "run", tiny_folder, *SMALL, *flags, "--grid", "1x1", "--k", "1", "--out", tmp_path
+    )
+    assert result.code == 0, result.err
+    assert "report.html" in result.out
+
+
+@pytest.mark.slow
+def test_ten_thousand_prompts(command: Command, tiny_folder: Path, tmp_path: Path) -> None:
+    flags: list[str | Path] = []
+    for side, word in (("positive", "break"), ("negative", "mend")):
+        path = tmp_path / f"{side}.txt"
+        path.write_text("\n".join(f"{word} the thing number {i}" for i in range(10_000)))
+        flags += [f"--{side}", path]
+    small = [x for x in SMALL if x not in ("--train-prompts", "24")]
+    result = command("run", tiny_folder, *small, *flags, "--out", tmp_path)
+    assert result.code == 0, result.err
+    page = tmp_path / "tiny" / "default" / "report.html"
+    assert page.stat().st_size < 6_000_000

@@ -46,7 +46,7 @@ class Surprise:
             if prompts[i] in self._known:
                 part, row = self._known[prompts[i]]
                 groups.setdefault(id(part), (part, []))[1].append((i, row))
-        new = [i for i in todo if prompts[i] not in self._known]
+        new, again = _first_and_again([i for i in todo if prompts[i] not in self._known], prompts)
         for batch in self.lm.batches([prompts[i] for i in new], self.batch_size, room=room):
             rows = [new[row] for row in batch.rows]
             own = [replies[i] for i in rows]
@@ -61,6 +61,10 @@ class Surprise:
         for part, pairs in groups.values():
             losses = self._after(part, [row for _, row in pairs], [replies[i] for i, _ in pairs])
             for (i, _), loss in zip(pairs, losses, strict=True):
+                result[i] = loss
+        if again:  # prompts that are known by now
+            losses = self([prompts[i] for i in again], [replies[i] for i in again], room)
+            for i, loss in zip(again, losses, strict=True):
                 result[i] = loss
         return result
 
@@ -116,3 +120,11 @@ class Surprise:
             float(loss[: len(reply)].double().mean())
             for loss, reply in zip(losses, replies, strict=True)
         ]
+
+
+def _first_and_again(places: Sequence[int], prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The places where a prompt occurs first, and the others."""
+    first = {prompts[i]: i for i in reversed(places)}
+    return [i for i in places if first[prompts[i]] == i], [
+        i for i in places if first[prompts[i]] != i
+    ]
