@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from somatlas.generation import generate
 from somatlas.interventions import RowProjections
 from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.layers import first_token_log_probabilities
+from somatlas.models.batches import within_memory
 from somatlas.models.language_model import LanguageModel
+from somatlas.representations import represent
 from test_labelled_replies import ROWS
 
 PROMPTS = [
@@ -139,3 +142,49 @@ def test_first_tokens_are_those_of_single_prompts(tiny: LanguageModel, shares_he
     for row, prompt in enumerate(PROMPTS):
         logits = tiny.model(torch.tensor([tiny.token_ids(prompt)])).logits[0, -1]
         torch.testing.assert_close(log_p[row], logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_batch_too_large_for_the_memory_is_halved(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Replies, representations and log p are the same, and later batches are dealt smaller."""
+    prompts = [f"{'word ' * i}end" for i in range(9)]
+    expected = generate(tiny, prompts, max_new_tokens=5, batch_size=8)
+    vectors = represent(tiny, prompts, [0, 2], batch_size=8)
+    forward, sizes = type(tiny.model.get_decoder()).forward, []
+
+    def small(self: Any, *args: Any, **inputs: Any) -> Any:
+        rows = len(inputs["input_ids"])
+        sizes.append(rows)
+        if rows > most:
+            raise torch.OutOfMemoryError("CUDA out of memory: tried to allocate much")
+        return forward(self, *args, **inputs)
+
+    monkeypatch.setattr(type(tiny.model.get_decoder()), "forward", small)
+    assert generate(tiny, prompts, max_new_tokens=5, batch_size=8) == expected
+    failed = [rows for rows in sizes if rows > most]
+    assert failed == [rows for rows in (8, 4, 2) if rows > most]
+    torch.testing.assert_close(represent(tiny, prompts, [0, 2], batch_size=8), vectors)
+    if most == 1:
+        return  # the head of two lanes is two rows
+    projections = RowProjections([Projection(torch.eye(32)[:2]), Projection(torch.eye(32)[3:5])])
+    with tiny.ablate(projections):
+        lanes = generate(tiny, prompts, max_new_tokens=5, batch_size=8, ablations=projections)
+    monkeypatch.undo()
+    with tiny.ablate(projections):
+        assert lanes == generate(
+            tiny, prompts, max_new_tokens=5, batch_size=8, ablations=projections
+        )
+
+
+def test_a_single_row_too_large_for_the_memory_is_an_error(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    batches = tiny.batches(["Hi", "Ho"], 2)
+    monkeypatch.setattr(type(tiny.model.get_decoder()), "forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(next(batches), lambda batch: [tiny.model(**batch.inputs)])

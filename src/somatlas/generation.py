@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from somatlas.interventions import RowProjections
-from somatlas.models.batches import Batch, with_room
+from somatlas.models.batches import Batch, with_room, within_memory
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 from somatlas.sampling import Sampling
@@ -47,13 +47,16 @@ def generate(
         uniforms = sampling.uniforms(prompts, max_new_tokens)
         uniforms = uniforms.repeat(len(replies) // max(1, len(prompts)), 1)
     batches = lm.batches(prompts, batch_size, ablations=ablations, room=max_new_tokens)
-    for batch in batches:
+
+    def decode(batch: Batch) -> list[list[int]]:
         choose = _Choice(sampling, None if uniforms is None else uniforms[batch.rows])
         if batch.cache is None:
-            ids = _by_transformers(lm, batch, max_new_tokens, choose)
-        else:
-            decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
-            ids = decoding.run(max_new_tokens, watch)
+            return _by_transformers(lm, batch, max_new_tokens, choose)
+        decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
+        return decoding.run(max_new_tokens, watch)
+
+    for batch in batches:
+        ids = within_memory(batch, decode)
         texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
         for row, text in zip(batch.rows, texts, strict=True):
             replies[row] = text.strip()

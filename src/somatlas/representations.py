@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from somatlas.errors import InputError
+from somatlas.models.batches import Batch, within_memory
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 
@@ -48,6 +49,12 @@ def represent(
 
         return read
 
+    def forward(batch: Batch) -> list[int]:
+        rows[:] = batch.rows
+        with suppress(_DeepestLayerError):
+            lm.model.get_decoder()(**batch.inputs)
+        return batch.rows
+
     batches = lm.batches(prompts, batch_size)
     handles = [
         lm.structure.blocks[layer].register_forward_hook(reader(place, layer == max(layers)))
@@ -55,9 +62,7 @@ def represent(
     ]
     try:
         for batch in batches:
-            rows[:] = batch.rows
-            with suppress(_DeepestLayerError):
-                lm.model.get_decoder()(**batch.inputs)
+            within_memory(batch, forward)
             advance(len(batch.rows))
     finally:
         for handle in handles:

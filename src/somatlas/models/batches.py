@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from somatlas.interventions import RowProjections
+
+Result = TypeVar("Result")
 
 _EXACT_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
 
@@ -31,6 +34,8 @@ class Batch:
     rows : which rows they are, as the caller counts. input_ids : (R, T), padded on the left, the
     head left out. attention_mask : (R, head + T). cache : keys and values of the head, for R rows;
     None where the model keeps none that can be shared. cache_argument : what the model calls it.
+    halves : the batch anew in parts of half its size, where memory did not suffice for it; the
+    batches dealt after it are no larger.
     """
 
     rows: list[int]
@@ -38,6 +43,7 @@ class Batch:
     attention_mask: Tensor
     cache: Cache | None
     cache_argument: str
+    halves: Callable[[], Iterator[Batch]] | None = None
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -93,18 +99,48 @@ def deal(
         cache = _filled_cache(model, [head] * lanes)
     order = sorted(range(lanes * len(ids)), key=lambda row: -len(ids[row % len(ids)]))
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            which = [row // len(ids) for row in rows]
-            if ablations is not None:
-                ablations.assign(which)
-            tails = [ids[row % len(ids)][len(head) :] for row in rows]
-            input_ids, mask = _padded(tails, pad, model.device)
-            mask = torch.cat([mask.new_ones(len(rows), len(head)), mask], dim=1)
-            yield Batch(rows, input_ids, mask, selected(cache, which), cache_argument(model))
+    largest = size
 
-    return batches()
+    def batch_of(rows: list[int]) -> Batch:
+        which = [row // len(ids) for row in rows]
+        if ablations is not None:
+            ablations.assign(which)
+        tails = [ids[row % len(ids)][len(head) :] for row in rows]
+        input_ids, mask = _padded(tails, pad, model.device)
+        mask = torch.cat([mask.new_ones(len(rows), len(head)), mask], dim=1)
+        name = cache_argument(model)
+        return Batch(rows, input_ids, mask, selected(cache, which), name, partial(halves, rows))
+
+    def in_parts(rows: list[int]) -> Iterator[Batch]:
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + largest]
+            start += len(part)
+            yield batch_of(part)
+
+    def halves(rows: list[int]) -> Iterator[Batch]:
+        nonlocal largest
+        largest = min(largest, (len(rows) + 1) // 2)
+        return in_parts(rows)
+
+    return in_parts(order)
+
+
+def within_memory(batch: Batch, work: Callable[[Batch], Sequence[Result]]) -> list[Result]:
+    """What `work` gives for each row, in the batch's order.
+
+    Where the device runs out of memory the batch is halved, and again, down to single rows; then
+    the error is raised.
+    """
+    try:
+        return list(work(batch))
+    except RuntimeError as error:  # of which torch.OutOfMemoryError is one, and MPS's error
+        if "out of memory" not in str(error) or len(batch.rows) == 1 or batch.halves is None:
+            raise
+        halves = batch.halves
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return [result for half in halves() for result in within_memory(half, work)]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from somatlas.errors import InputError
 from somatlas.interventions import Projection, RowProjections, ablated
-from somatlas.models.batches import Batch, deal
+from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
 
@@ -126,6 +126,10 @@ class LanguageModel:
         self, prompts: Sequence[str], batch_size: int
     ) -> Iterator[tuple[list[int], Tensor]]:
         """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
-        for batch in self.batches(prompts, batch_size):
+
+        def log_p(batch: Batch) -> list[Tensor]:
             logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
-            yield batch.rows, logits.float().log_softmax(dim=-1)
+            return list(logits.float().log_softmax(dim=-1))
+
+        for batch in self.batches(prompts, batch_size):
+            yield batch.rows, torch.stack(within_memory(batch, log_p))
