@@ -54,7 +54,7 @@ from somatlas.search import (
 )
 from somatlas.stages.search import Trials
 
-PROMPTS, TOKENS, TRIALS, PAPER_TRIALS, PAPER_LAYERS, JUDGED_TRIALS = 41, 48, 64, 3, 3, 16
+PROMPTS, TOKENS, TRIALS, PAPER_TRIALS, PAPER_LAYERS, JUDGED_TRIALS = 41, 48, 32, 3, 3, 16
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def test_methods_are_compared_on_the_same_prompts(
         folders.append(tmp_path / "tiny" / method)
     result = command("compare", *folders)
     assert result.code == 0, result.err
-    for text in ("sd", "som (som)", "random (random)", "kmeans (kmeans)", "p (Holm)", "least KL"):
+    for text in ("sd", "som", "random", "kmeans", "p (Holm)", "least KL", "k = 2"):
         assert text in result.out
     assert result.out.count(" against ") == 6
 
@@ -161,7 +161,7 @@ def test_prompts_of_any_script_replies_all_refused_and_two_equal_directions(
     behaviour = tmp_path / "any.txt"
     behaviour.write_text("^.*\n")  # every reply shows it
     equal = tmp_path / "equal.safetensors"
-    DirectionSet(torch.ones(2, 32), torch.zeros(2).long(), torch.ones(2).long()).save(equal)
+    DirectionSet(torch.ones(2, 32), torch.zeros(2).long(), torch.ones(2).long()).save(equal, {})
     flags += ["--behaviour", behaviour, "--directions", equal, "--ids", "0,1", "--out", tmp_path]
     result = command("run", tiny_folder, *SMALL, *flags, "--mode", "subspace")
     assert result.code == 0, result.err

@@ -11,7 +11,7 @@ from somatlas.errors import InputError
 from somatlas.evaluation import read_completions, read_jsonl
 from somatlas.files import read_json
 from somatlas.report.tables import plain_table, table_text
-from somatlas.report.words import rate_text
+from somatlas.report.words import p_text, rate_text
 from somatlas.run import Run
 from somatlas.statistics import correlation, holm, mcnemar
 
@@ -49,7 +49,10 @@ def comparison_text(runs: Sequence[Run]) -> str:
 
 
 def _conditions(runs: Sequence[Run]) -> list[Compared]:
-    """SD of the first run, then MD of every run; raises InputError where prompts differ."""
+    """MD of every run, and SD of the first before them where no run is SD's own.
+
+    Raises InputError where the runs' prompts differ.
+    """
     rows: list[Compared] = []
     prompts: list[str] | None = None
     for run in runs:
@@ -67,9 +70,10 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
             )
         prompts = own
         verdicts = read_jsonl(run.path("verdicts.jsonl"))
-        if not rows:
+        if not rows and all(other.config.method != "sd" for other in runs):
             rows.append(_compared("sd", 1, "sd", evaluation, verdicts, []))
-        name = f"{run.config.method} ({run.config.name})"
+        method, name = run.config.method, run.config.name
+        name = name if name == method else f"{method} ({name})"
         search = read_json(run.path("search.json")) if run.config.ids is None else {"trials": []}
         trials = [(t["refusal"], t["kl"]) for t in search["trials"] if t["kl"] is not None]
         rows.append(_compared(name, len(evaluation["ranks"]), "md", evaluation, verdicts, trials))
@@ -176,5 +180,5 @@ def _tests(rows: Sequence[Compared]) -> str:
         "paired over the harmful test prompts", "first alone complied", "second alone", "p (Holm)"
     )
     for (a, b), (first, second), p in zip(pairs, counts, corrected, strict=True):
-        table.add_row(f"{a.name} against {b.name}", str(first), str(second), f"{p:.3f}")
+        table.add_row(f"{a.name} against {b.name}", str(first), str(second), p_text(p))
     return table_text(table)

@@ -9,6 +9,7 @@ from typing import Any
 from somatlas.agreement import agreements, judged_rows
 from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests
 from somatlas.judges.verdict import Verdict
+from somatlas.report.words import p_text
 from somatlas.stages.judge import LATE
 from somatlas.statistics import resolvable_difference, wilson
 
@@ -105,7 +106,7 @@ def paired_line(test: Mapping[str, Any]) -> str:
     return (
         f"{_OUTCOMES[test['outcome']]}, {second} against {first}: "
         f"{100 * test['difference']:+.0f} points "
-        f"[{100 * test['low']:+.0f}, {100 * test['high']:+.0f}], p {_p(test['p_holm'])}"
+        f"[{100 * test['low']:+.0f}, {100 * test['high']:+.0f}], p {p_text(test['p_holm'])}"
     )
 
 
@@ -142,7 +143,3 @@ def _reasoning(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     thoughts = [row["reasoning_verdict"] for row in rows if row["kind"] == "harmful"]
     thoughts = [verdict for verdict in thoughts if verdict is not None]
     return asdict(wilson(thoughts.count("refused"), len(thoughts))) if thoughts else None
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
