@@ -109,47 +109,50 @@ def main() -> None:
         assert max(gaps) < 1.5 / PROMPTS, gaps  # float rounding may turn one reply
     seconds = {n: mean(s for s, _ in x) for n, x in zip("pro", (paper, plain, ours), strict=True)}
 
+    rows = [
+        Row(
+            f"one search trial, keyword judge, {PROMPTS} prompts, {TOKENS} tokens",
+            "paper protocol",
+            f"{seconds['o']:.1f} s",
+            f"{seconds['p']:.1f} s",
+            seconds["p"] / seconds["o"],
+            2.5,
+        ),
+        Row(
+            "the same",
+            "resident model, weight edit, plain generate",
+            f"{seconds['o']:.1f} s",
+            f"{seconds['r']:.1f} s",
+            seconds["r"] / seconds["o"],
+            1.7,
+        ),
+    ]
+    write("trials", rows)  # as it goes: the whole takes a quarter of an hour
+    rows.append(_search(trials, directions, space, seconds["p"]))
+    write("trials", rows)
+    rows.append(_layers(folder, harmful[:32], texts(spread(prompts.negative["val"], 32)), run))
+    write("trials", rows)
+    rows.append(_with_judge(run, directions, harmful, points, space))
+    write("trials", rows)
+
+
+def _search(trials: Trials, directions: DirectionSet, space: SubsetSpace, paper: float) -> Row:
     sampler = SubsetSampler(space, 0, directions.vectors[: space.candidates].numpy())
     with tempfile.TemporaryDirectory() as place:
         study = open_study(
             open_storage(storage_url(Path(place) / "s.db")), "s", sampler, ["maximize"], {}
         )
-        whole, _ = timed(lambda: search(study, space, trials, TRIALS, lanes=config.lanes))
+        lanes = trials.config.lanes
+        whole, _ = timed(lambda: search(study, space, trials, TRIALS, lanes=lanes))
         winner, outcome = contenders(finished_trials(study, space))[0]
     print(f"search: {winner}, ASR {outcome.asr:.3f} on val", flush=True)
-
-    judged_search = _with_judge(run, directions, harmful, points, space)
-    layers = _layers(folder, harmful[:32], texts(spread(prompts.negative["val"], 32)), run)
-    write(
-        "trials",
-        [
-            Row(
-                f"one search trial, keyword judge, {PROMPTS} prompts, {TOKENS} tokens",
-                "paper protocol",
-                f"{seconds['o']:.1f} s",
-                f"{seconds['p']:.1f} s",
-                seconds["p"] / seconds["o"],
-                2.5,
-            ),
-            Row(
-                "the same",
-                "resident model, weight edit, plain generate",
-                f"{seconds['o']:.1f} s",
-                f"{seconds['r']:.1f} s",
-                seconds["r"] / seconds["o"],
-                1.7,
-            ),
-            Row(
-                f"a search of {TRIALS} trials",
-                f"paper protocol ({PAPER_TRIALS} trials measured)",
-                f"{whole:.0f} s",
-                f"{TRIALS * seconds['p']:.0f} s",
-                TRIALS * seconds["p"] / whole,
-                8,
-            ),
-            judged_search,
-            layers,
-        ],
+    return Row(
+        f"a search of {TRIALS} trials",
+        f"paper protocol ({PAPER_TRIALS} trials measured)",
+        f"{whole:.0f} s",
+        f"{TRIALS * paper:.0f} s",
+        TRIALS * paper / whole,
+        8,
     )
 
 
