@@ -16,8 +16,10 @@ HEAD = """# Performance
 Ratios of one run each, on the default model; made by the commands in `benchmarks/` and written
 here by `python benchmarks/table.py`. "Paper protocol" is what the paper's code does, run by the
 same benchmark: prompts one at a time with the output head and all hidden states, the model loaded
-anew for each trial or layer, replies in batches of 16. Not in the table yet: the sampler's trials on all 560 sets, the causal judge's
-search, layer selection, and anything on a GPU.
+anew for each trial or layer, replies in batches of 16.
+
+Not in the table yet: the sampler's trials on all 560 sets, the causal judge's search, layer
+selection, and anything on a GPU.
 
 | what | against | somatlas | baseline | ratio | aimed at |
 |---|---|---|---|---|---|
