@@ -86,7 +86,6 @@ def _apart(counts: Mapping[tuple[str, str], int]) -> int:
 def _differing(
     run: Run, one: Agreement, rows: Sequence[Mapping[str, Any]], show_completions: bool
 ) -> str:
-    labels = {"person": "label"}
     lines = [f"  replies on which {one.first} and {one.second} differ:"]
     replies = []
     if show_completions:
@@ -97,7 +96,7 @@ def _differing(
         both = ", ".join(
             f"{name} {row['judges'][name]['verdict']}"
             for name in (one.first, one.second)
-            if name not in labels
+            if name != "person"
         )
         lines.append(f"    {row['condition']}, {row['kind']}: {row['prompt']} ({both})")
         if show_completions:

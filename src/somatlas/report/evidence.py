@@ -9,11 +9,10 @@ from typing import Any
 from somatlas.agreement import agreements, judged_rows
 from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests
 from somatlas.judges.verdict import Verdict
-from somatlas.report.words import p_text
+from somatlas.report.words import CONDITION_NAMES, p_text
 from somatlas.stages.judge import LATE
 from somatlas.statistics import resolvable_difference, wilson
 
-_NAMES = {"base": "base", "sd": "SD", "md": "MD"}
 _OUTCOMES = {"refusal": "refusal", "asr": "ASR"}
 
 
@@ -42,16 +41,13 @@ def evidence(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
         ],
         "by_judge": {
             name: {
-                c: {
-                    what: asdict(rate)
-                    for what, rate in condition_rates(
-                        [
-                            {**row, "verdict": v}
-                            for row, v in zip(rows, verdicts, strict=True)
-                            if row["condition"] == c and v is not None
-                        ]
-                    ).items()
-                }
+                c: _plain_rates(
+                    [
+                        {**row, "verdict": v}
+                        for row, v in zip(rows, verdicts, strict=True)
+                        if row["condition"] == c and v is not None
+                    ]
+                )
                 for c in CONDITIONS
             }
             for name, verdicts in judged.items()
@@ -87,22 +83,21 @@ def evidence_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"base refusals of harmful prompts by tokens: {steps}")
     for system, rates in found["systems"].items():
         cells = ", ".join(
-            f"{_NAMES[c]} {100 * rates[c]['refusal']['rate']:.0f} %"
+            f"{CONDITION_NAMES[c]} {100 * rates[c]['refusal']['rate']:.0f} %"
             for c in CONDITIONS
             if rates[c]["refusal"]["rate"] is not None
         )
         lines.append(f"refusal under system prompt {system[:60]!r}: {cells}")
     for condition, rate in found["reasoning_refused"].items():
         if rate is not None:
-            lines.append(
-                f"{_NAMES[condition]}: {100 * rate['rate']:.0f} % of what it thinks refuses"
-            )
+            share = f"{100 * rate['rate']:.0f} %"
+            lines.append(f"{CONDITION_NAMES[condition]}: {share} of what it thinks refuses")
     return lines
 
 
 def paired_line(test: Mapping[str, Any]) -> str:
     """One test of `paired_tests` in words."""
-    first, second = (_NAMES.get(test[name], test[name]) for name in ("first", "second"))
+    first, second = (CONDITION_NAMES.get(test[name], test[name]) for name in ("first", "second"))
     return (
         f"{_OUTCOMES[test['outcome']]}, {second} against {first}: "
         f"{100 * test['difference']:+.0f} points "
@@ -121,18 +116,17 @@ def _late(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _plain_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: asdict(rate) for name, rate in condition_rates(rows).items()}
+
+
 def _by_system(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     systems = dict.fromkeys(row["system"] for rows in sides.values() for row in rows)
     if len(systems) < 2:
         return {}
     return {
         system: {
-            c: {
-                name: asdict(rate)
-                for name, rate in condition_rates(
-                    [row for row in rows if row["system"] == system]
-                ).items()
-            }
+            c: _plain_rates([row for row in rows if row["system"] == system])
             for c, rows in sides.items()
         }
         for system in systems

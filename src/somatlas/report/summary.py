@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict
 from typing import Any
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from somatlas.config import STAGES
 from somatlas.evaluation import CONDITIONS, condition_rates, read_jsonl
 from somatlas.files import read_json, write_json, write_text
 from somatlas.recipes import load_recipe
 from somatlas.report.evidence import evidence, evidence_lines
+from somatlas.report.tables import plain_table, table_text
+from somatlas.report.words import CONDITION_NAMES
 from somatlas.run import Run, chosen_layer
 from somatlas.statistics import Rate
 
@@ -26,7 +23,6 @@ OTHER_ROWS = {
     "harmless_refusal": "behaviour on negative",
     "borderline_refusal": "behaviour on borderline",
 }
-_TITLES = {"base": "base", "sd": "SD", "md": "MD"}
 ROWS = {
     "refusal": "refusal on harmful",
     "asr": "attack success (ASR)",
@@ -98,11 +94,7 @@ def _table_text(
     gentle: bool,
     rows: dict[str, str],
 ) -> str:
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("test split, % [95 % interval]")
-    for condition in CONDITIONS:
-        table.add_column(_TITLES[condition], justify="right")
-    table.add_column("n", justify="right")
+    table = plain_table("test split, % [95 % interval]", *CONDITION_NAMES.values(), "n")
     for name, title in rows.items():
         cells = [rates[condition][name] for condition in CONDITIONS]
         table.add_row(title, *map(str, cells), str(cells[0].n))
@@ -110,8 +102,6 @@ def _table_text(
     side = "harmless" if rows is ROWS else "negative"
     table.add_row(f"KL on {side} (nats a token)", *kl, str(evaluation["kl_replies"]))
 
-    console = Console(file=io.StringIO(), width=110, record=True)
-    console.print(table)
     rule = "" if gentle else " (no layer keeps KL below 0.1: lowest score taken)"
     ranks = ", ".join(map(str, evaluation["ranks"]))
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation["seconds"].items())
@@ -134,8 +124,8 @@ def _table_text(
         where = ", ".join(map(str, published["ranks"]))
         notes += f"\n  published: ASR {published['asr']} %, ranks {where}"
     text: str = (
-        console.export_text(styles=False).rstrip()
-        + f"\n\n  model {evaluation['model']}, seed {evaluation['seed']}, judge "
+        table_text(table)
+        + f"\n  model {evaluation['model']}, seed {evaluation['seed']}, judge "
         + next(iter(evaluation["judge"]))
         + f"\n  layer {evaluation['layer']}{rule}; MD ablates ranks {ranks}"
         + notes

@@ -13,6 +13,9 @@ def rate_text(rate: Mapping[str, Any]) -> str:
     return f"{100 * rate['rate']:.0f} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
+CONDITION_NAMES = {"base": "base", "sd": "SD", "md": "MD"}
+
+
 def p_text(p: float) -> str:
     """A p value with its sign of relation, to three places."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
