@@ -35,6 +35,14 @@ SMALL_STAGES = {
 SMALL = tuple(flag for flags in SMALL_STAGES.values() for flag in flags)
 
 
+def run_offline(*arguments: str | Path) -> None:
+    """A command carried out for a fixture that outlives a test: no capture, no hub."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("somatlas.models.checkpoint.hub_reachable", lambda: False)
+        patch.setattr(sys, "argv", ["somatlas", *map(str, arguments)])
+        main()
+
+
 class Result(NamedTuple):
     code: int
     out: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from command import Command
+from command import SMALL, Command, run_offline
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 
@@ -93,7 +94,27 @@ def default_model() -> LanguageModel:
     return load_model("smollm2-hardened")
 
 
+@pytest.fixture(scope="session")
+def finished_runs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs that holds one finished run of the tiny model; tests take a copy."""
+    runs = tmp_path_factory.mktemp("finished") / "runs"
+    run_offline("run", tiny_folder, *SMALL, "--out", runs)
+    return runs
+
+
+@pytest.fixture
+def whole(finished_runs: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run of the tiny model, a test's own."""
+    shutil.copytree(finished_runs, tmp_path / "runs")
+    return tmp_path / "runs" / "tiny" / "default"
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.setattr("somatlas.models.checkpoint.hub_reachable", lambda: False)
     return Command(monkeypatch, capsys)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

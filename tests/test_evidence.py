@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from command import SMALL, Command
+from command import SMALL, Command, run_offline
 from fake_server import fake_server
 from somatlas.capability import window_losses
 from somatlas.files import read_json
@@ -23,18 +23,10 @@ from test_model_judges import classifier_folder
 @pytest.fixture(scope="module")
 def finished(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a second judge, made once."""
-    import sys
-
-    from somatlas.cli import main
-
     place = tmp_path_factory.mktemp("evidence")
     judge = classifier_folder(place / "judge", ["complied", "refused"])
-    flags = [*SMALL, "--more-judges", f"classifier:{judge}", "--out", str(place / "runs")]
-    patch = pytest.MonkeyPatch()
-    patch.setattr("somatlas.models.checkpoint.hub_reachable", lambda: False)
-    patch.setattr(sys, "argv", ["somatlas", "run", str(tiny_folder), *flags])
-    main()
-    patch.undo()
+    flags = ("--more-judges", f"classifier:{judge}", "--out", place / "runs")
+    run_offline("run", tiny_folder, *SMALL, *flags)
     return place / "runs" / "tiny" / "default"
 
 

@@ -10,31 +10,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from command import SMALL, SMALL_STAGES, Command
+from command import SMALL, SMALL_STAGES, Command, run_offline
 from somatlas import DirectionSet
 
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=HYPERLINK(1)"
 
 
-@pytest.fixture
-def prompts(tmp_path: Path) -> tuple[str, ...]:
-    """Files of requests, some of which would be code on a page or in a spreadsheet."""
+@pytest.fixture(scope="module")
+def hostile_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on requests some of which would be code on a page or in a spreadsheet."""
+    place = tmp_path_factory.mktemp("hostile")
     flags: list[str] = []
     for side, word in (("positive", "break"), ("negative", "mend"), ("borderline", "bend")):
-        path = tmp_path / f"{side}.txt"
+        path = place / f"{side}.txt"
         lines = [f"{HOSTILE} {word} {i}" if i % 2 else f"{FORMULA} {word} {i}" for i in range(80)]
         path.write_text("\n".join(lines))
         flags += [f"--{side}", str(path)]
-    return tuple(flags)
+    run_offline("run", tiny_folder, *SMALL, *flags, "--out", place / "runs")
+    return place / "runs" / "tiny" / "default"
 
 
 @pytest.fixture
-def run(command: Command, tiny_folder: Path, tmp_path: Path, prompts: tuple[str, ...]) -> Path:
-    result = command("run", tiny_folder, *SMALL, *prompts, "--out", tmp_path / "runs")
-    assert result.code == 0, result.err
-    assert f"report: {tmp_path}" in result.out
-    return tmp_path / "runs" / "tiny" / "default"
+def run(hostile_run: Path, tmp_path: Path) -> Path:
+    """A test's own copy."""
+    return Path(shutil.copytree(hostile_run, tmp_path / "runs" / "tiny" / "default"))
 
 
 def test_the_page_stands_alone_and_what_it_quotes_stays_text(run: Path) -> None:
@@ -131,10 +131,9 @@ def test_methods_are_compared_on_the_same_prompts(
 
 
 def test_runs_on_other_prompts_are_not_compared(
-    command: Command, tiny_folder: Path, run: Path, tmp_path: Path
+    command: Command, hostile_run: Path, finished_runs: Path
 ) -> None:
-    assert command("run", tiny_folder, *SMALL, "--out", tmp_path / "b").code == 0
-    message = command.fails("compare", run, tmp_path / "b" / "tiny" / "default")
+    message = command.fails("compare", hostile_run, finished_runs / "tiny" / "default")
     assert "tested on other prompts" in message
 
 
