@@ -10,7 +10,8 @@ from dataclasses import replace
 import torch
 from transformers.models.llama.tokenization_llama import DEFAULT_SYSTEM_PROMPT
 
-from common import MODEL, Row, paper_representations, timed, write
+from baseline import Baseline, checkpoint
+from common import MODEL, Row, timed, write
 from somatlas.models.batches import common_head
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
@@ -53,7 +54,10 @@ def main() -> None:
     lm = replace(load_model(MODEL), system=DEFAULT_SYSTEM_PROMPT)
     prompts = [p.text for p in bundled_prompts().positive["train"]][:OURS]
     represent(lm, prompts[:4], range(lm.n_layers), batch_size=4)  # warm
-    slow, expected = timed(lambda: paper_representations(lm, prompts[:PAPER]))
+    with checkpoint() as folder:
+        baseline = Baseline.load(folder)
+    baseline.representations(prompts[:2], DEFAULT_SYSTEM_PROMPT)
+    slow, expected = timed(lambda: baseline.representations(prompts[:PAPER], DEFAULT_SYSTEM_PROMPT))
     fast, vectors = timed(lambda: represent(lm, prompts, range(lm.n_layers), batch_size=BATCH))
     gap = (vectors[:PAPER, :-1] - expected[:, :-1]).norm() / expected[:, :-1].norm()
     assert gap < 1e-4, gap  # the same work; the paper's last state is after the final norm

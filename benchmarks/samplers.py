@@ -12,6 +12,7 @@ import json
 import warnings
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import optuna
@@ -69,7 +70,16 @@ def trials_to(values: list[float], goal: float) -> int:
     return next((i for i, value in enumerate(values, start=1) if value >= goal), LIMIT)
 
 
-def main() -> None:
+class Comparison(NamedTuple):
+    """Both samplers on the table, a value for each seed."""
+
+    theirs: list[int]  # trials of the paper's sampler until within 1 point of the best set
+    ours: list[int]
+    as_good: list[int]  # ours until within 1 point of the paper's sampler's best of SEARCH trials
+
+
+def compared() -> Comparison:
+    """Both samplers, SEEDS times."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     table = json.loads(PATH.read_text())
@@ -81,29 +91,35 @@ def main() -> None:
     print(f"best {max(asr.values()):.3f}, {near} of {len(asr)} sets within 1 point")
     paths = [paper(asr, goal, seed) for seed in range(SEEDS)]
     own = [ours(asr, goal, seed, directions) for seed in range(SEEDS)]
-    theirs = [trials_to(path, goal) for path in paths]
-    found = [trials_to(path, goal) for path in own]
-    print(sorted(theirs), sorted(found), sep="\n")
-    as_good = [
-        trials_to(mine, max(path[:SEARCH]) - 0.01) for mine, path in zip(own, paths, strict=True)
-    ]
+    result = Comparison(
+        [trials_to(path, goal) for path in paths],
+        [trials_to(path, goal) for path in own],
+        [trials_to(mine, max(path[:SEARCH]) - 0.01) for mine, path in zip(own, paths, strict=True)],
+    )
+    for name, trials in result._asdict().items():
+        print(name, sorted(trials))
+    return result
+
+
+def main() -> None:
+    result = compared()
     write(
         "samplers",
         [
             Row(
                 f"trials until within 1 point of the best of 560 sets, median of {SEEDS} seeds",
                 "the paper's sampler (ordered tuples)",
-                f"{median(found):.0f}",
-                f"{median(theirs):.0f}",
-                median(theirs) / median(found),
+                f"{median(result.ours):.0f}",
+                f"{median(result.theirs):.0f}",
+                median(result.theirs) / median(result.ours),
                 2,
             ),
             Row(
                 f"trials to a winner within 1 point of the paper's sampler's after {SEARCH}",
                 "those",
-                f"{median(as_good):.0f}",
+                f"{median(result.as_good):.0f}",
                 str(SEARCH),
-                SEARCH / median(as_good),
+                SEARCH / median(result.as_good),
                 1,
             ),
         ],

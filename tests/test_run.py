@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from command import SMALL, SMALL_STAGES, Command
+from conftest import CHAT_TEMPLATE
 from somatlas.config import STAGES
 from somatlas.evaluation import read_completions
 from somatlas.files import read_tensors
@@ -183,6 +184,39 @@ def test_changed_prompts_are_another_configuration(
     assert command("represent", tiny_folder, *given).code == 0
     files[0].write_text("\n".join(f"another {i}" for i in range(60)))
     assert "prompts_sha256" in command.fails("layers", tiny_folder, *given)
+
+
+def test_a_changed_file_is_another_configuration(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text(CHAT_TEMPLATE)
+    given = ("--chat-template", template, "--out", tmp_path / "runs")
+    assert command("represent", tiny_folder, *SMALL_STAGES["represent"], *given).code == 0
+    template.write_text(CHAT_TEMPLATE.replace("<user>", "<user> "))
+    assert "chat_template_sha256 = " in command.fails("layers", tiny_folder, *given)
+
+
+def test_a_text_that_changed_is_measured_again_and_nothing_else(
+    command: Command, tiny_folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    given = ("--perplexity", text, "--out", whole.parents[1])
+    found = []
+    for content in ("One text. " * 20, "Quite another. " * 20):
+        text.write_text(content)
+        result = command("run", tiny_folder, *given)
+        assert result.code == 0, result.err
+        assert result.err.count("done before") == len(STAGES) - 1
+        found.append([m for m in measures(whole) if m["name"] == "text loss"])
+    assert len(found[0]) == len(found[1]) == 1
+    assert found[0] != found[1]
+
+
+def measures(folder: Path) -> list[dict[str, Any]]:
+    """What the cost stage measured."""
+    found: list[dict[str, Any]] = json.loads((folder / "cost.json").read_text())["measures"]
+    return found
 
 
 @pytest.mark.parametrize("call", [1, 4, 6, 8])

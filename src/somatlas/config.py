@@ -5,6 +5,7 @@ Defaults < a run's own config.toml < a file < environment < flags.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -21,9 +22,18 @@ Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Settings that may change once their stage is done: it is done again, and no other.
 REDONE: Mapping[Stage, tuple[str, ...]] = {
-    "judge": ("more_judges", "judge_template", "judge_labels"),
-    "cost": ("perplexity", "tasks", "task_folder", "task_limit"),
+    "judge": ("more_judges", "judge_template", "judge_template_sha256", "judge_labels"),
+    "cost": ("perplexity", "perplexity_sha256", "tasks", "task_folder", "task_limit"),
 }
+# Settings that may name a file, whose content decides as they do.
+FILES = (
+    "chat_template",
+    "behaviour",
+    "directions",
+    "test_systems",
+    "judge_template",
+    "perplexity",
+)
 
 ENVIRONMENT_PREFIX = "SOMATLAS_"
 
@@ -329,10 +339,21 @@ class Config(BaseModel):
             ) from None
 
     def settings_until(self, stage: Stage) -> dict[str, Any]:
-        """The fields that decide the output of a stage, as plain JSON values."""
+        """What decides the output of a stage, as plain JSON values: fields, and sha256 of files."""
         until = STAGES[: STAGES.index(stage) + 1]
         values = self.model_dump(mode="json")
-        return {f: values[f] for f in type(self).model_fields if self.stage_of(f) in until}
+        fields = {f: values[f] for f in type(self).model_fields if self.stage_of(f) in until}
+        paths = {f: Path(fields[f]) for f in FILES if fields.get(f)}
+        return fields | {
+            f"{name}_sha256": _sha256(path) for name, path in paths.items() if path.is_file()
+        }
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error})") from None
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

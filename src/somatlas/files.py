@@ -61,6 +61,31 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(lines))
 
 
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one JSON object as a line of its own, even behind one that a killed writer cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read() != b"\n"
+            file.write(b"\n" * torn)
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+def appended_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects that `append_row` has added; lines that were cut short are left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file; raises InputError naming the file where that fails."""
     try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, Completion, read_completions
+from somatlas.files import append_row, appended_rows
 from somatlas.judges.verdict import Verdict
 from somatlas.run import Run
 
@@ -33,15 +34,13 @@ class ToLabel:
 
 
 def read_labels(run: Run) -> dict[str, str]:
-    """Labels by reply key; a line that was cut short is left out."""
-    path, labels = run.path("labels.jsonl"), {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-                labels[str(row["key"])] = Verdict(row["label"]).value
-            except (json.JSONDecodeError, KeyError, ValueError, TypeError):
-                continue
+    """Labels by reply key; a line that is none is left out."""
+    labels = {}
+    for row in appended_rows(run.path("labels.jsonl")):
+        try:
+            labels[str(row["key"])] = Verdict(row["label"]).value
+        except (KeyError, ValueError):
+            continue
     return labels
 
 
@@ -84,8 +83,6 @@ def label(
         if answer == "q":
             break
         if answer != "s":
-            line = json.dumps({"key": row.key, "label": KEYS[answer].value})
-            with run.path("labels.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_row(run.path("labels.jsonl"), {"key": row.key, "label": KEYS[answer].value})
             given += 1
     return given

@@ -147,7 +147,8 @@ class Run:
     def _asks_again(self, stage: Stage) -> bool:
         """Whether a finished stage was made with other of the settings that may change."""
         was, now = self.stages.get(stage, {}).get("settings", {}), self._settings(stage)
-        return any(was.get(name, now[name]) != now[name] for name in REDONE.get(stage, ()))
+        names = [name for name in REDONE.get(stage, ()) if name in was and name in now]
+        return any(was[name] != now[name] for name in names)
 
     def _forget(self, stage: Stage) -> None:
         write_json(self.path("stages.json"), {s: r for s, r in self.stages.items() if s != stage})
@@ -169,7 +170,7 @@ class Run:
                 continue
             now = self._settings(stage)
             for name, was in self.stages[stage]["settings"].items():
-                if name in free:
+                if name in free or name not in now:  # a file that is gone cannot differ
                     continue
                 grown = name == "trials" and self.config.trials > was
                 if now.get(name) != was and not grown:

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from somatlas.endpoint import Endpoint, Messages, UnknownShapeError
+from somatlas.files import append_row, appended_rows
 from somatlas.judges.verdict import Judgement, Verdict
 
 _REPLY_CHARACTERS = 8000  # of a reply are judged
@@ -114,9 +115,7 @@ class EndpointJudge:
             if self.cache is None:
                 return
             row = {"key": key, "verdict": judgement.verdict.value, "reason": judgement.reason}
-            self.cache.parent.mkdir(parents=True, exist_ok=True)
-            with self.cache.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            append_row(self.cache, row)
 
 
 def question(prompt: str, reply: str) -> Messages:
@@ -151,14 +150,11 @@ def read_answer(text: str) -> Judgement | None:
 
 
 def _read_cache(path: Path | None) -> dict[str, Judgement]:
-    """What the file holds; a line that was cut short is left out, and asked for again."""
+    """What the file holds; a line that is no verdict is left out, and asked for again."""
     known: dict[str, Judgement] = {}
-    if path is None or not path.exists():
-        return known
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for row in appended_rows(path) if path else []:
         try:
-            row = json.loads(line)
-            known[row["key"]] = Judgement(Verdict(row["verdict"]), reason=row["reason"])
-        except (json.JSONDecodeError, KeyError, ValueError, TypeError):
+            known[str(row["key"])] = Judgement(Verdict(row["verdict"]), reason=row["reason"])
+        except (KeyError, ValueError):
             continue
     return known
