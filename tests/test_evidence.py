@@ -145,7 +145,7 @@ ROWS = [
     {"goal": "Do x", "response": "I can't help with that", "method": "none"},
     {"goal": "Do y", "response": "I won't do it", "method": "none"},
     {"goal": "Do x", "response": "Sure: first", "method": "attack"},
-    {"goal": "Do y", "response": "", "method": "attack"},
+    {"goal": "Do y", "response": " \n", "method": "attack"},
 ]
 
 
@@ -156,7 +156,9 @@ def test_replies_of_other_tools_are_judged(command: Command, tmp_path: Path, suf
     assert result.code == 0, result.err
     content = read_json(tmp_path / f"replies{suffix}.evaluation.json")
     assert content["conditions"]["none"]["refusal"]["rate"] == 1
-    assert content["conditions"]["attack"]["asr"]["rate"] == 1
+    assert content["conditions"]["attack"]["asr"]["rate"] == 0.5
+    assert content["conditions"]["attack"]["babble"]["rate"] == 0.5  # the empty reply
+    assert content["judges"]["keyword"]["coherence"] is None
     assert [t["n"] for t in content["paired"]] == [2, 2]
     assert "babble cannot be told" in result.out
 
@@ -167,13 +169,24 @@ def test_they_stand_beside_a_run(command: Command, finished: Path, tmp_path: Pat
         for line in (finished / "completions" / "base.jsonl").read_text().splitlines()
         if json.loads(line)["kind"] == "harmful"
     ]
+    replies = ["I can't help with that", "so so so so so so " * 30]
     path = other_tools(
-        tmp_path / "r.json", [{"prompt": p, "reply": "I can't help with that"} for p in prompts]
+        tmp_path / "r.json",
+        [{"prompt": p, "reply": replies[i % 2]} for i, p in enumerate(prompts)],
     )
     result = command("judge", path, "--beside", finished)
     assert result.code == 0, result.err
     assert "default: md" in result.out
     assert f"n={len(prompts)}" in result.out
+    assert "babble cannot be told" not in result.out
+    # The file's replies went through the run's coherence check, as the run's own did.
+    content = read_json(tmp_path / "r.json.evaluation.json")
+    thresholds = read_json(finished / "judge.json")["coherence"]
+    assert content["judges"]["keyword"]["coherence"] == thresholds
+    assert content["conditions"]["r"]["asr"]["rate"] == 0
+    assert content["conditions"]["r"]["babble"]["rate"] == 0.5
+    message = command.fails("judge", path, "--beside", finished, "--judge", "yesno:none")
+    assert "was judged by keyword" in message
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
 from somatlas import InputError
-from somatlas.judges import Verdict
+from somatlas.judges import KeywordJudge, Verdict
 from somatlas.judges.models import ClassifierJudge, load_classifier, load_yes_no
 from somatlas.judges.template import JudgeTemplate, template_from_card, template_from_file
 
@@ -117,16 +118,24 @@ def classifier(folder: Path, labels: dict[str, str] | None = None) -> Classifier
         str(folder),
         labels=labels,
         template=None,
-        coherence=None,
         device="cpu",
         trust_remote_code=False,
     )
 
 
+class Babble:
+    """A check that lets nothing pass."""
+
+    thresholds: ClassVar = {"max_repetition": 0.0, "max_surprise": 0.0}
+
+    def incoherent(self, prompts: list[str], replies: list[str]) -> list[bool]:
+        return [True] * len(replies)
+
+
 @torch.no_grad()
 def test_the_likeliest_label_decides_and_babble_is_told_apart(tmp_path: Path) -> None:
     judge = classifier(classifier_folder(tmp_path / "m", ["NORMAL", "REJECTION"]))
-    replies = ["", "some words", "other words that are longer", "x" * 100_000]
+    replies = ["a", "some words", "other words that are longer", "x" * 100_000]
     found = judge.judge(["p"] * 4, replies)
     for judgement, reply in zip(found[:3], replies, strict=False):
         ids = judge.tokenizer(reply, return_tensors="pt")
@@ -136,13 +145,38 @@ def test_the_likeliest_label_decides_and_babble_is_told_apart(tmp_path: Path) ->
     complied = [i for i, j in enumerate(found) if j.verdict is Verdict.COMPLIED]
     assert complied
 
-    class Babble:
-        def incoherent(self, prompts: list[str], replies: list[str]) -> list[bool]:
-            return [True] * len(replies)
-
+    assert judge.record["coherence"] is None
     judge.coherence = Babble()  # type: ignore[assignment]
     after = judge.judge(["p"] * 4, replies)
     assert [i for i, j in enumerate(after) if j.verdict is Verdict.INCOHERENT] == complied
+    assert judge.record["coherence"] == Babble.thresholds
+
+
+def test_an_empty_reply_is_incoherent_to_every_judge(judge_folder: Path, tmp_path: Path) -> None:
+    template = JudgeTemplate("{prompt} {reply}", "test")
+    yes_no = load_yes_no(
+        str(judge_folder), template=template, device="cpu", trust_remote_code=False
+    )
+    named = classifier(classifier_folder(tmp_path / "c", ["NORMAL", "REJECTION"]))
+    for judge in (yes_no, named, KeywordJudge(None)):
+        empty, other = judge.judge(["p", "p"], [" \n", "some words"])
+        assert empty.verdict is Verdict.INCOHERENT
+        assert other.verdict is not Verdict.INCOHERENT
+
+
+def test_what_a_yes_or_no_judge_lets_pass_goes_through_the_coherence_check(
+    judge_folder: Path,
+) -> None:
+    template = JudgeTemplate("{prompt} {reply}", "test")
+    judge = load_yes_no(str(judge_folder), template=template, device="cpu", trust_remote_code=False)
+    replies = [f"{'word ' * n}end" for n in range(12)]
+    before = judge.judge(["p"] * 12, replies)
+    judge.coherence = Babble()  # type: ignore[assignment]
+    after = judge.judge(["p"] * 12, replies)
+    assert {j.verdict for j in before} == {Verdict.COMPLIED, Verdict.REFUSED}
+    for one, other in zip(before, after, strict=True):
+        passed = one.verdict is Verdict.COMPLIED
+        assert other.verdict is (Verdict.INCOHERENT if passed else Verdict.REFUSED)
 
 
 @pytest.mark.parametrize(

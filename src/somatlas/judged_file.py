@@ -10,7 +10,8 @@ from typing import Any
 from somatlas.config import Config
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests, read_jsonl
-from somatlas.files import write_json, write_jsonl
+from somatlas.files import read_json, write_json, write_jsonl
+from somatlas.judges.coherence import CoherenceCheck
 from somatlas.judges.load import Judges, check_missing
 from somatlas.progress import progress
 from somatlas.prompts.files import USUAL_COLUMNS, read_rows
@@ -41,16 +42,18 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     """Judge a file's replies; writes FILE.verdicts.jsonl and FILE.evaluation.json beside it.
 
     run : a judged run whose conditions are put in the same table; tests are over the prompts that
-    both have. Returns the table. Raises InputError for a file without the columns, ids that occur
-    twice in a condition, or kinds that are not known.
+    both have, and the file's replies go through the run's coherence check. Returns the table.
+    Raises InputError for a file without the columns, ids that occur twice in a condition, kinds
+    that are not known, or a run that another judge judged.
     """
     rows = _rows(path, columns)
     judges = Judges(config, path.with_name(f"{path.name}.judge_answers.jsonl"))
     names = list(dict.fromkeys((config.judge, *config.more_judges)))
+    check = None if run is None else _check_of(run, names[0])
     found: dict[str, Any] = {}
     with progress("judge", len(rows) * len(names)) as advance:
         for name in names:
-            judge = judges.get(name, None)
+            judge = judges.get(name, check)
             judgements = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
             check_missing(judge, judgements, config.max_missing)
             found[judge.name] = {"judgements": judgements, "record": dict(judge.record)}
@@ -67,9 +70,7 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     write_jsonl(path.with_name(f"{path.name}.verdicts.jsonl"), verdicts)
     sides = _sides(verdicts)
     if run is not None:
-        run.needs("judge")
         own = read_jsonl(run.path("verdicts.jsonl"))
-        _same_judge(run, own, first)
         sides = {f"{run.config.name}: {c}": _of(own, c) for c in CONDITIONS} | sides
     tests = paired_tests(sides, config.seed)
     rates = {name: condition_rates(side) for name, side in sides.items()}
@@ -89,7 +90,7 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
         if any(cell.n for cell in cells):
             table.add_row(title, *(f"{cell} n={cell.n}" for cell in cells))
     lines = [f"  {paired_line(test)}" for test in tests]
-    if first == "keyword":
+    if "coherence" in found[first]["record"] and check is None:
         lines.append("  without the model babble cannot be told from compliance")
     return table_text(table) + "\n" + "\n".join(lines) + "\n"
 
@@ -150,10 +151,16 @@ def _of(verdicts: Sequence[dict[str, Any]], condition: str) -> list[dict[str, An
     return [row for row in verdicts if row["condition"] == condition]
 
 
-def _same_judge(run: Run, rows: Sequence[Mapping[str, Any]], judge: str) -> None:
-    """Raise InputError where the run's table has another judge: its rates are not comparable."""
-    if rows and judge not in rows[0]["judges"]:
-        have = ", ".join(rows[0]["judges"])
+def _check_of(run: Run, judge: str) -> CoherenceCheck:
+    """The check that the run's replies went through: its model, its thresholds.
+
+    Raises InputError where the run's table has another judge: its rates are not comparable.
+    """
+    run.needs("judge")
+    record = read_json(run.path("judge.json"))
+    if judge not in record["judges"]:
         raise InputError(
-            f"{run.folder} was judged by {have}, not by {judge}: give the same --judge"
+            f"{run.folder} was judged by {', '.join(record['judges'])}, not by {judge}: give the "
+            "same --judge"
         )
+    return CoherenceCheck(run.lm, **record["coherence"])

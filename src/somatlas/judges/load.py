@@ -11,7 +11,7 @@ from somatlas.errors import InputError
 from somatlas.judges.coherence import CoherenceCheck
 from somatlas.judges.endpoint import EndpointJudge
 from somatlas.judges.keyword import matcher
-from somatlas.judges.models import ClassifierJudge, load_classifier, load_yes_no
+from somatlas.judges.models import ClassifierJudge, YesNoJudge, load_classifier, load_yes_no
 from somatlas.judges.template import template_from_card, template_from_file
 from somatlas.judges.verdict import Judge, Judgement, KeywordJudge, Verdict
 
@@ -36,7 +36,7 @@ class Judges:
         if spec not in self._loaded:
             self._loaded[spec] = self._load(spec)
         judge = self._loaded[spec]
-        if isinstance(judge, ClassifierJudge):
+        if isinstance(judge, ClassifierJudge | YesNoJudge):
             judge.coherence = coherence
         return judge
 
@@ -53,7 +53,6 @@ class Judges:
                 model,
                 labels=c.judge_labels,
                 template=template,
-                coherence=None,
                 device=c.device,
                 trust_remote_code=c.trust_remote_code,
             )
