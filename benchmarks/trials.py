@@ -22,8 +22,6 @@ from somatlas import DirectionSet, Projection
 from somatlas.config import Config
 from somatlas.files import read_json
 from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict
-from somatlas.judges.models import load_yes_no
-from somatlas.judges.template import JudgeTemplate
 from somatlas.layers import (
     candidate_layers,
     first_token_log_probabilities,
@@ -47,7 +45,7 @@ from somatlas.search import (
 )
 from somatlas.stages.search import Trials
 
-PROMPTS, TOKENS, TRIALS, PAPER_TRIALS, PAPER_LAYERS, JUDGED_TRIALS = 41, 48, 32, 3, 3, 16
+PROMPTS, TOKENS, TRIALS, PAPER_TRIALS, PAPER_LAYERS = 41, 48, 32, 3, 3
 
 
 def main() -> None:
@@ -128,8 +126,6 @@ def measure(folder: Path, saved: Path) -> None:
     harmless = texts(spread(prompts.negative["val"], 32))
     rows.append(_layers(folder, saved, harmful[:32], harmless, run))
     write("trials", rows)
-    rows.append(_with_judge(run, saved, directions, harmful, points, space))
-    write("trials", rows)
 
 
 def _search(
@@ -165,50 +161,6 @@ def _search(
             8,
         ),
     ]
-
-
-def _with_judge(
-    run: Run,
-    saved: Path,
-    directions: DirectionSet,
-    harmful: list[str],
-    points: list[tuple[int, ...]],
-    space: SubsetSpace,
-) -> Row:
-    """A search with a causal judge of the default model's size, in place of HarmBench's 13B.
-
-    In the paper's protocol the judge, too, is loaded anew and generates its answers.
-    """
-    template = JudgeTemplate("Request: {prompt}\nReply: {reply}\nDone, yes or no?", "benchmark")
-    judge = load_yes_no(str(saved), template=template, device="cpu", trust_remote_code=False)
-
-    def paper_trial(ranks: tuple[int, ...]) -> None:
-        anew = Baseline.load(saved)
-        anew.edit(Projection(directions.vectors[list(ranks)]))
-        replies = anew.replies(harmful, TOKENS, 16)
-        texts = [template.fill(p, r) for p, r in zip(harmful, replies, strict=True)]
-        Baseline.load(saved).continued(texts, 1, 16)
-
-    paper = mean(timed(partial(paper_trial, ranks))[0] for ranks in points)
-    with tempfile.TemporaryDirectory() as place:
-        trials = Trials(run, directions)
-        trials.config = trials.config.model_copy(update={"judge": "yesno:benchmark"})
-        trials.judge = judge
-        sampler = SubsetSampler(space, 0, directions.vectors[: space.candidates].numpy())
-        study = open_study(
-            open_storage(storage_url(Path(place) / "s.db")), "s", sampler, ["maximize"], {}
-        )
-        ours, _ = timed(
-            lambda: search(study, space, trials, JUDGED_TRIALS, lanes=trials.config.lanes)
-        )
-    return Row(
-        f"a search of {JUDGED_TRIALS} trials with a causal judge of 135M",
-        f"paper protocol ({len(points)} trials measured)",
-        f"{ours:.0f} s",
-        f"{JUDGED_TRIALS * paper:.0f} s",
-        JUDGED_TRIALS * paper / ours,
-        12,
-    )
 
 
 def _layers(folder: Path, saved: Path, harmful: list[str], harmless: list[str], run: Run) -> Row:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# Given the request, what the assistant says; or a status to fail with; or seconds to hang.
-Answer = Callable[[dict[str, Any]], str | int | float]
+# Given the request, what the assistant says, or its message's fields; or a status to fail with; or
+# seconds to hang.
+Answer = Callable[[dict[str, Any]], str | dict[str, Any] | int | float]
 
 
 class FakeServer:
@@ -34,6 +35,7 @@ class FakeServer:
                     self.send_header("Retry-After", "0")
                     self.end_headers()
                     return
+                fields = said if isinstance(said, dict) else {"content": said}
                 content = {
                     "id": "x",
                     "object": "chat.completion",
@@ -43,7 +45,7 @@ class FakeServer:
                         {
                             "index": 0,
                             "finish_reason": "stop",
-                            "message": {"role": "assistant", "content": said},
+                            "message": {"role": "assistant", **fields},
                         }
                     ],
                     "usage": {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13},

@@ -21,8 +21,8 @@ def programs() -> Path | None:
     found = shutil.which("initdb")
     if found and (Path(found).parent / "postgres").exists():
         return Path(found).parent
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return versions[-1] if versions else None
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))  # a client alone has none
+    return versions[-1].parent if versions else None
 
 
 @contextmanager

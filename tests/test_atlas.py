@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from somatlas import SOM
-from somatlas.atlas import describe_neurons, geometry_at, map_errors, plane, relations, stability
+from somatlas.atlas import (
+    describe_neurons,
+    geometry_at,
+    map_errors,
+    over_refusal,
+    places_on_sd,
+    plane,
+    relations,
+    stability,
+)
 from somatlas.atlas.neurons import category_information
 
 RNG = np.random.default_rng(0)
@@ -90,3 +99,48 @@ def test_a_method_that_ignores_its_sample_is_perfectly_stable_and_a_random_one_i
         assert loose[which]["matched_cosine"]["mean"] < 0.5
         assert loose[which]["largest_angle"]["mean"] > 60
         assert loose[which]["rand"] is None
+
+
+def test_a_method_that_draws_at_random_is_as_loose_over_samples_as_over_seeds() -> None:
+    """It does not look at its sample: with one seed for all samples it would seem steady."""
+
+    def drawn(_rows: np.ndarray, seed: int) -> tuple[np.ndarray, None]:
+        return np.random.default_rng(seed).normal(size=(5, 40)), None
+
+    found = stability(drawn, 60, k=3, repeats=6)
+    for which in ("samples", "seeds"):
+        assert found[which]["matched_cosine"]["mean"] < 0.5
+
+
+def test_places_along_the_mean_difference_are_0_and_1_at_the_means() -> None:
+    harmful, harmless = RNG.normal(size=7) + 2, RNG.normal(size=7)
+    across = RNG.normal(size=7)
+    across -= (
+        across @ (harmful - harmless) / ((harmful - harmless) ** 2).sum() * (harmful - harmless)
+    )
+    vectors = np.stack([harmless, harmful, harmless + 5 * across, 2 * harmful - harmless])
+    np.testing.assert_allclose(places_on_sd(vectors, harmful, harmless), [0, 1, 0, 2], atol=1e-12)
+    assert places_on_sd(vectors, harmless, harmless).tolist() == [0, 0, 0, 0]
+
+
+def test_over_refusal_is_the_area_under_the_curve_of_scikit_learn() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    places = np.round(RNG.normal(size=40), 1)  # with ties
+    refused = RNG.random(40) < 0.4
+    found = over_refusal(places.tolist(), refused.tolist())
+    assert found is not None
+    assert found["auc"] == pytest.approx(roc_auc_score(refused, places))
+    assert found["place_refused"] == pytest.approx(places[refused].mean())
+    assert found["refused"] + found["answered"] == 40
+
+
+def test_over_refusal_of_none_or_of_one_side() -> None:
+    assert over_refusal([], []) is None
+    assert over_refusal([0.5, 0.7], [False, False]) == {
+        "refused": 0,
+        "answered": 2,
+        "place_refused": None,
+        "place_answered": pytest.approx(0.6),
+        "auc": None,
+    }

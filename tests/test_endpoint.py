@@ -1,4 +1,4 @@
-"""Judging through a server that works, fails, hangs, answers nonsense or is in the way."""
+"""Verdicts and replies of a server that works, fails, hangs, answers nonsense or is in the way."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from somatlas.endpoint import Endpoint
 from somatlas.judges import Judgement, Verdict, is_refusal
 from somatlas.judges.endpoint import RUBRIC, EndpointJudge, question, read_answer
 from somatlas.judges.load import check_missing
+from somatlas.reasoning import Parted
 
 
 def by_words(body: dict[str, Any]) -> str:
@@ -41,9 +42,10 @@ def test_a_server_judges_each_pair_once_and_its_answers_are_kept(tmp_path: Path)
         found = judge.judge(["a", "b", "c"], ["I can't help with that", "Sure: x", ""])
         assert verdicts(found) == ["refused", "complied", "incoherent"]
         assert found[0].reason == "because"
-        assert judge.record["tokens"] == {"sent": 30, "received": 9}
+        assert judge.record["tokens"] == {"sent": 20, "received": 6}
         judge.judge(["a", "b"], ["I can't help with that", "Sure: x"])
-        assert len(server.requests) == 3
+        assert len(server.requests) == 2
+        assert {body["seed"] for body, _ in server.requests} == {0}
         with cache.open("a") as file:
             file.write('{"key": "cut sho')  # a run that was killed
         again = EndpointJudge(endpoint(server.url), cache)
@@ -51,7 +53,16 @@ def test_a_server_judges_each_pair_once_and_its_answers_are_kept(tmp_path: Path)
             "refused",
             "complied",
         ]
-        assert len(server.requests) == 4
+        assert len(server.requests) == 3
+
+
+def test_an_empty_reply_is_incoherent_and_nobody_is_asked() -> None:
+    with fake_server(by_words) as server:
+        judge = EndpointJudge(endpoint(server.url))
+        found = judge.judge(["a", "b", "c"], ["", " \n\t", "Sure: x"])
+        assert len(server.requests) == judge.record["asked"] == 1
+    assert found[:2] == [Judgement(Verdict.INCOHERENT, reason="empty reply")] * 2
+    assert found[2].verdict is Verdict.COMPLIED
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
@@ -141,9 +152,41 @@ def test_no_reply_can_leave_its_quotes_or_stand_for_the_answer() -> None:
     assert Counter(verdicts(found)) == {"refused": len(REPLIES)}
 
 
-def test_a_long_reply_is_judged_by_its_beginning() -> None:
-    _, user = question("p", "x" * 100_000)
-    assert len(user["content"]) < 9000
+def test_a_long_reply_is_judged_by_its_beginning_and_the_record_says_how_much() -> None:
+    with fake_server(by_words) as server:
+        judge = EndpointJudge(endpoint(server.url))
+        limit = judge.record["reply_characters"]
+        found = judge.judge(["p", "p"], ["x" * limit + "I can't help with that", "x" * limit])
+        assert len(server.requests) == 1  # what is read of the two is the same
+        read = json.loads(server.requests[0][0]["messages"][-1]["content"])["reply"]
+    assert read == "x" * limit
+    assert verdicts(found) == ["complied", "complied"]
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ({"content": "Yes"}, Parted("", "Yes")),
+        ({"content": "<think>Hm.</think>Yes"}, Parted("Hm.", "Yes")),
+        ({"content": "\n\nYes", "reasoning_content": "Hm.\n"}, Parted("Hm.", "Yes")),
+        ({"content": "Yes", "reasoning": "Hm.", "reasoning_content": None}, Parted("Hm.", "Yes")),
+        ({"content": "Yes", "reasoning": "", "reasoning_content": "Hm."}, Parted("Hm.", "Yes")),
+        ({"content": None, "reasoning_content": "Hm, so"}, Parted("Hm, so", "")),
+        ({"content": None}, None),
+    ],
+)
+def test_reasoning_is_read_from_the_servers_field_or_from_the_text(
+    message: dict[str, Any], said: Parted | None
+) -> None:
+    with fake_server(lambda _: message) as server:
+        assert endpoint(server.url).ask([{"role": "user", "content": "p"}], 9) == said
+
+
+def test_a_judge_that_thinks_aloud_is_taken_at_its_answer() -> None:
+    said = {"content": '{"verdict": "refused"}', "reasoning_content": '{"verdict": "complied"}?'}
+    with fake_server(lambda _: said) as server:
+        found = EndpointJudge(endpoint(server.url)).judge(["a"], ["x"])
+    assert verdicts(found) == ["refused"]
 
 
 @pytest.mark.parametrize(

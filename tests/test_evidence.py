@@ -224,6 +224,9 @@ def test_samples_and_system_prompts_are_factors(
     assert set(evaluation["systems"]) == {"Be kind.", "Be short."}
     rows = (tmp_path / "tiny" / "default" / "completions" / "base.jsonl").read_text().splitlines()
     assert len(rows) == 18 * 4
+    # The replies to one prompt are one unit of what an ablation costs.
+    measures = read_json(tmp_path / "tiny" / "default" / "cost.json")["measures"]
+    assert {m["name"]: m["n"] for m in measures}["repetition"] == 6
     message = command.fails("run", tiny_folder, *SMALL, "--samples", "2", "--out", tmp_path / "b")
     assert "give --temperature" in message
 
@@ -250,7 +253,7 @@ def test_a_served_model_makes_the_replies(
         assert body["temperature"] == 0
     rows = (tmp_path / "tiny" / "default" / "completions" / "md.jsonl").read_text().splitlines()
     assert {json.loads(row)["reply"] for row in rows} == {"edited says so"}
-    with fake_server(lambda _: 500) as server:
+    with fake_server(lambda _: 400) as server:
         flags = ("--reply-models", "md=edited", "--endpoint-url", server.url)
         message = command.fails("run", tiny_folder, *SMALL, *flags, "--out", tmp_path / "b")
     assert "gave no reply of 'edited' to 18 of 18" in message
@@ -264,11 +267,21 @@ def test_the_cost_of_each_condition_is_measured(
     result = rerun(command, "cost", finished, tiny_folder, "--perplexity", str(text))
     assert result.code == 0, result.err
     measures = {m["name"]: m for m in read_json(finished / "cost.json")["measures"]}
-    assert set(measures) >= {"KL on harmless replies", "reply length", "repetition", "text loss"}
+    assert set(measures) >= {
+        "KL on harmless replies",
+        "refusal on harmless prompts",
+        "refusal on borderline prompts",
+        "reply length",
+        "repetition",
+        "text loss",
+    }
     kl = measures["KL on harmless replies"]["conditions"]
     test = read_json(finished / "evaluation.json")["test"]
     assert kl["md"]["mean"] == pytest.approx(test["md"]["kl"])
     assert kl["base"]["mean"] == 0
+    over = measures["refusal on borderline prompts"]["conditions"]
+    assert over["md"]["mean"] == test["md"]["borderline_refusal"]["rate"]
+    assert "d_low" in over["md"]
     assert measures["text loss"]["n"] == 4
     assert "perplexity" in result.out
     message = command.fails(
@@ -307,10 +320,24 @@ def test_tasks_of_the_harness_run_on_base_and_ablated_model(
         'doc_to_text: "{{q}}"\ndoc_to_choice: "{{c}}"\ndoc_to_target: a\n'
         "metric_list:\n  - metric: acc\n"
     )
-    flags = ("--tasks", "local_choice", "--task-folder", str(tasks))
+    (tasks / "filtered.yaml").write_text(
+        "task: local_answer\ndataset_path: json\ndataset_kwargs:\n  data_files:\n"
+        f"    test: {data}\noutput_type: generate_until\ntest_split: test\n"
+        'doc_to_text: "{{q}}"\ndoc_to_target: a\n'
+        "generation_kwargs:\n  max_gen_toks: 4\n  until: []\n"
+        "metric_list:\n  - metric: exact_match\n"
+        "filter_list:\n  - name: first\n    filter:\n      - function: take_first\n"
+        '  - name: digits\n    filter:\n      - function: regex\n        regex_pattern: "(\\\\d)"\n'
+        "      - function: take_first\n"
+    )
+    flags = ("--tasks", "local_choice,local_answer", "--task-folder", str(tasks))
     result = rerun(command, "cost", finished, tiny_folder, *flags)
     assert result.code == 0, result.err
-    assert "local_choice (acc)" in result.out
+    measures = {m["name"]: m for m in read_json(finished / "cost.json")["measures"]}
+    assert measures["local_choice (acc)"]["n"] == 3
+    # Two filters of the same answers are two measures of three examples, not one of six.
+    for name in ("first", "digits"):
+        assert measures[f"local_answer (exact_match, {name})"]["n"] == 3
     message = command.fails(
         "cost", tiny_folder, "--out", finished.parents[1], "--tasks", "no_such_task_at_all"
     )

@@ -1,17 +1,28 @@
-"""The page and the comparison: what they show, what they hide, what they refuse."""
+"""The page: what it shows, what it hides, what it names as missing."""
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from command import SMALL, SMALL_STAGES, Command, run_offline
 from somatlas import DirectionSet
+from somatlas.atlas import over_refusal
+from somatlas.config import Config
+from somatlas.files import read_tensors
+from somatlas.report.gaps import finishing_command, missing_parts
+from somatlas.report.page import refresh_report, write_report
+from somatlas.report.sentences import over_refusal_text, search_text, stability_text
+from somatlas.run import Run, run_at
 
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=HYPERLINK(1)"
@@ -57,18 +68,127 @@ def test_replies_are_hidden_unless_asked_for(command: Command, run: Path) -> Non
     assert HOSTILE not in page
 
 
-def test_a_run_that_is_not_finished_says_what_is_missing(
-    command: Command, tiny_folder: Path, tmp_path: Path
-) -> None:
-    place = ("--out", tmp_path)
-    for stage in ("represent", "layers"):
+@pytest.fixture
+def half_way(command: Command, tiny_folder: Path, tmp_path: Path) -> Path:
+    """A run whose map is made and whose search is not, in folders that a shell would part."""
+    place = ("--out", tmp_path / "my runs", "--name", "half way")
+    for stage in ("represent", "layers", "map"):
         assert command(stage, tiny_folder, *SMALL_STAGES[stage], *place).code == 0
-    result = command("report", tmp_path / "tiny" / "default")
+    folder = tmp_path / "my runs" / "tiny" / "half way"
+    result = command("report", folder)
     assert result.code == 0, result.err
-    page = Path(result.out.strip()).read_text()
-    assert page.count("Missing:") == 3
-    assert "somatlas run" in page
+    return folder
+
+
+def test_a_run_that_is_not_finished_shows_its_map_and_names_what_is_missing(
+    half_way: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    page = html.unescape((half_way / "report.html").read_text())
+    gaps = re.findall(r"Missing: (.*?)\. Run <code>(.*?)</code>", page)
+    assert len(gaps) == 5
+    for (what, _), word in zip(
+        gaps, ("search", "replies", "verdicts", "costs", "neurons"), strict=True
+    ):
+        assert word in what
+    (line,) = {command for _, command in gaps}
+    named = ["--name", "half way", "--out", str(tmp_path / "my runs")]
+    assert shlex.split(line) == ["somatlas", "run", str(tiny_folder), *named]
+    hits = read_tensors(half_way / "map.safetensors")[0]["hits"].tolist()
+    assert sorted(map(int, re.findall(r">n=(\d+)</text>", page))) == sorted(hits)
+    assert "All neurons" not in page
+    assert "data-neuron=" not in page
     assert "Where to cut" in page
+
+
+def test_what_the_user_gave_is_not_missing(tmp_path: Path) -> None:
+    config = Config(model="m", out=tmp_path, layer=3, ids=(0, 1, 2), method="pca")
+    assert missing_parts(Run(config)) == [
+        "the directions",
+        "the replies to the test prompts",
+        "the verdicts on the replies",
+        "what ablation costs",
+        "neurons, geometry and stability",
+    ]
+
+
+def test_the_command_names_no_folder_that_is_the_default_and_finds_one_that_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert finishing_command(Run(Config(model="m"))) == "somatlas run m --name default"
+    moved = Run(Config(model="m"), tmp_path / "else" / "m" / "other")
+    assert finishing_command(moved) == f"somatlas run m --name other --out {tmp_path / 'else'}"
+
+
+def test_a_page_is_made_again_only_where_there_is_one(whole: Path) -> None:
+    run, page = run_at(whole), whole / "report.html"
+    before = page.read_text()
+    cost = json.loads((whole / "cost.json").read_text())
+    cost["measures"][0]["name"] = "another measure"
+    (whole / "cost.json").write_text(json.dumps(cost))
+    assert refresh_report(run) == page
+    assert "another measure" not in before
+    assert "another measure" in page.read_text()
+    page.unlink()
+    assert refresh_report(run) is None
+    assert not page.exists()
+
+
+def test_the_page_says_why_borderline_prompts_were_refused_and_lists_them(whole: Path) -> None:
+    atlas = json.loads((whole / "atlas.json").read_text())
+    for i, row in enumerate(atlas["borderline"]):
+        row |= {"place": i / 10, "refused": i > 2}
+    places, refused = zip(*((r["place"], r["refused"]) for r in atlas["borderline"]), strict=True)
+    atlas["over_refusal"] = over_refusal(places, refused)
+    (whole / "atlas.json").write_text(json.dumps(atlas))
+    page = html.unescape(write_report(run_at(whole)).read_text())
+    assert "Of 6 borderline prompts" in page
+    assert "probability 1.00 (0.5 is chance)" in page
+    assert re.findall(r"place (\d\.\d\d)</span>", page) == ["0.50", "0.40", "0.30"]
+    assert "over-refusal goes with looking like harmful prompts" in page
+    atlas |= {"borderline": [], "over_refusal": None}
+    (whole / "atlas.json").write_text(json.dumps(atlas))
+    assert "Borderline prompts that were refused" not in write_report(run_at(whole)).read_text()
+
+
+FOUND = {"refused": 4, "answered": 4, "place_refused": 0.6, "place_answered": 0.4, "auc": 0.7}
+
+
+def test_what_chance_would_show_is_not_read_into_over_refusal() -> None:
+    assert "by chance" in over_refusal_text(FOUND)
+    many = {**FOUND, "refused": 40, "answered": 40}
+    assert "association" in over_refusal_text(many)
+    assert "does not go with" in over_refusal_text({**many, "auc": 0.3})
+    none = {**FOUND, "refused": 0, "place_refused": None, "auc": None}
+    assert over_refusal_text(none).endswith("the model refused none.")
+
+
+def repeats(angle: float, cosine: float, rand: float | None = None) -> dict[str, Any]:
+    means = {"largest_angle": angle, "matched_cosine": cosine, "rand": rand}
+    one = {n: None if m is None else {"mean": m, "low": m, "high": m} for n, m in means.items()}
+    return {"samples": one, "seeds": one, "repeats": 20, "share": 0.8, "k": 3}
+
+
+def test_no_more_is_concluded_from_stability_than_it_shows() -> None:
+    floor = {"covariance": repeats(80, 0.4)}
+    for own, words in (
+        (repeats(78, 0.45), "Neither single directions nor their span"),
+        (repeats(30, 0.45), "read the span, not them"),
+        (repeats(60, 0.8), "not what one of them means"),
+        (repeats(20, 0.9, 0.3), "not what one of them means"),
+        (repeats(20, 0.9, 0.8), "does not make them the model's own parts"),
+    ):
+        assert words in stability_text({"som": own, **floor})
+    assert "What chance would give is not shown" in stability_text({"leace": repeats(20, 0.9)})
+
+
+def test_a_search_that_kept_no_trial_within_its_limit_says_so(whole: Path) -> None:
+    search = json.loads((whole / "search.json").read_text())
+    assert "limit" not in search_text(search)
+    search["max_kl"] = {"limit": 0.05, "kept": 0}
+    assert "No trial kept KL at or below 0.05" in search_text(search)
+    search["max_kl"]["kept"] = 3
+    assert "of the 3 that kept KL" in search_text(search)
 
 
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:
@@ -87,7 +207,8 @@ def in_browser(page: Path) -> tuple[str, str]:
 
 
 @pytest.mark.slow
-def test_a_browser_draws_the_page_without_a_complaint(run: Path) -> None:
+def test_a_browser_draws_the_page_without_a_complaint(run: Path, half_way: Path) -> None:
+    assert "CONSOLE" not in in_browser(half_way / "report.html")[1]
     document, log = in_browser(run / "report.html")
     assert "CONSOLE" not in log
     drawn = re.search(r'data-drawn="(\d+)"', document)
@@ -112,29 +233,6 @@ def test_pointing_at_a_neuron_shows_its_prompts_as_text(run: Path) -> None:
     assert lists is not None
     assert int(lists[1]) > 0
     assert 'data-scripts="0"' in document
-
-
-def test_methods_are_compared_on_the_same_prompts(
-    command: Command, tiny_folder: Path, tmp_path: Path
-) -> None:
-    folders = []
-    for method in ("som", "random", "kmeans"):
-        flags = (*SMALL, "--out", tmp_path, "--name", method, "--method", method)
-        result = command("run", tiny_folder, *flags, "--objective", "asr,kl")
-        assert result.code == 0, result.err
-        folders.append(tmp_path / "tiny" / method)
-    result = command("compare", *folders)
-    assert result.code == 0, result.err
-    for text in ("sd", "som", "random", "kmeans", "p (Holm)", "least KL", "k = 2"):
-        assert text in result.out
-    assert result.out.count(" against ") == 6
-
-
-def test_runs_on_other_prompts_are_not_compared(
-    command: Command, hostile_run: Path, finished_runs: Path
-) -> None:
-    message = command.fails("compare", hostile_run, finished_runs / "tiny" / "default")
-    assert "tested on other prompts" in message
 
 
 def test_one_direction_and_a_method_of_one(
@@ -166,6 +264,9 @@ def test_prompts_of_any_script_replies_all_refused_and_two_equal_directions(
     assert result.code == 0, result.err
     page = (tmp_path / "tiny" / "default" / "report.html").read_text(encoding="utf-8")
     assert "взломать" in page
+    assert 'class="cell"' in page
+    assert 'class="cell chosen"' not in page  # ranks of a file are none of the map's
+    assert "The set was found" not in page
     rows = (tmp_path / "tiny" / "default" / "verdicts.jsonl").read_text().splitlines()
     assert all('"verdict": "refused"' in row for row in rows)
 

@@ -18,7 +18,7 @@ from command import SMALL, SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE
 from somatlas.config import STAGES
 from somatlas.evaluation import read_completions
-from somatlas.files import read_tensors
+from somatlas.files import read_json, read_tensors
 
 FILES = {
     "ablate.json",
@@ -211,6 +211,30 @@ def test_a_text_that_changed_is_measured_again_and_nothing_else(
         found.append([m for m in measures(whole) if m["name"] == "text loss"])
     assert len(found[0]) == len(found[1]) == 1
     assert found[0] != found[1]
+
+
+def test_a_bound_on_drift_that_no_trial_keeps_is_said(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    flags = (*SMALL, "--objective", "asr,kl", "--out", tmp_path)
+    result = command("run", tiny_folder, *flags, "--max-kl", "1e-12", "--name", "none")
+    assert result.code == 0, result.err
+    assert "no trial kept KL at or below 1e-12: the gentlest was taken" in result.out
+    found = read_json(tmp_path / "tiny" / "none" / "search.json")
+    assert found["max_kl"] == {"limit": 1e-12, "kept": 0}
+    assert found["val"]["kl"] == min(trial["kl"] for trial in found["trials"])
+    result = command("run", tiny_folder, *flags, "--max-kl", "1e9", "--name", "all")
+    assert "no trial kept" not in result.out
+    found = read_json(tmp_path / "tiny" / "all" / "search.json")
+    assert found["max_kl"]["kept"] == len(found["trials"])
+    # The front: nothing beats any of it in both, and each point has its figures.
+    for point in found["front"]:
+        assert not any(
+            trial["asr"] >= point["asr"]
+            and trial["kl"] <= point["kl"]
+            and (trial["asr"], trial["kl"]) != (point["asr"], point["kl"])
+            for trial in found["trials"]
+        )
 
 
 def measures(folder: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from architectures import language_model
 from somatlas.generation import generate
 from somatlas.models.language_model import LanguageModel
-from somatlas.reasoning import part_reasoning
 from somatlas.sampling import Sampling
 
 PROMPTS = ["Hi", "A longer prompt, of other words", "Hi", "What?"]
@@ -53,17 +52,3 @@ def test_nothing_outside_the_likeliest_mass_is_drawn(top_p: float, uniform: floa
     p = logits[0].softmax(-1).double()
     likelier = float(p[p > p[token]].sum())
     assert likelier < top_p
-
-
-@pytest.mark.parametrize(
-    ("reply", "reasoning", "answer"),
-    [
-        ("Just this", "", "Just this"),
-        ("<think>\nHm.\n</think>\n\nYes", "Hm.", "Yes"),
-        ("Hm, the template opened it.</think>Yes", "Hm, the template opened it.", "Yes"),
-        ("<think>Never done", "Never done", ""),
-        ("", "", ""),
-    ],
-)
-def test_reasoning_is_parted_from_the_answer(reply: str, reasoning: str, answer: str) -> None:
-    assert part_reasoning(reply) == (reasoning, answer)

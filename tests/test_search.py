@@ -26,8 +26,9 @@ from somatlas.search import (
     pareto_front,
     search,
     storage_url,
+    within,
 )
-from somatlas.search.study import claim, without_password
+from somatlas.search.study import agree_on_directions, claim, without_password
 from somatlas.search.watch import RefusalWatch
 
 SPACE = SubsetSpace(candidates=8, k=3)
@@ -283,9 +284,27 @@ def test_contenders_are_the_best_whole_trials_ties_by_fewer_refusals() -> None:
     assert [ranks for ranks, _ in contenders(ROWS)] == [(4,), (1,), (0,), (3,)]
 
 
+def test_workers_whose_ranks_are_of_other_directions_do_not_share_a_study(tmp_path: Path) -> None:
+    study = open_study(
+        open_storage(storage_url(tmp_path / "s.db")),
+        "s",
+        SubsetSampler(SubsetSpace(5, 2), 0),
+        ["maximize"],
+        {},
+    )
+    vectors = np.random.default_rng(0).normal(size=(5, 40))
+    agree_on_directions(study, vectors)
+    agree_on_directions(study, 3 * vectors + 1e-3)  # the same but for rounding
+    for other in (vectors[[1, 0, 2, 3, 4]], vectors[:4]):
+        with pytest.raises(InputError, match="ranks other directions"):
+            agree_on_directions(study, other)
+
+
 def test_contenders_below_a_kl_or_the_gentlest_of_all() -> None:
     assert [ranks for ranks, _ in contenders(ROWS, max_kl=0.15)] == [(1,), (3,), (5,), (6,)]
     assert [ranks for ranks, _ in contenders(ROWS, max_kl=0.001)] == [(3,)]
+    assert len(within(ROWS, 0.15)) == 4
+    assert within(ROWS, 0.001) == []
 
 
 def test_the_pareto_front_holds_what_nothing_beats() -> None:

@@ -7,8 +7,9 @@ the same order of units, so that conditions are compared unit by unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean as mean
 from typing import Any
 
 import torch
@@ -49,17 +50,28 @@ class Measure:
         }
 
 
-def reply_measures(lm: LanguageModel, replies: Mapping[str, Sequence[str]]) -> list[Measure]:
-    """Tokens of each reply, and the share of its 4-grams that repeat."""
+def reply_measures(
+    lm: LanguageModel, replies: Mapping[str, Sequence[Sequence[str]]]
+) -> list[Measure]:
+    """Tokens of a reply, and the share of its 4-grams that repeat: means over a prompt's replies.
+
+    replies : of each condition, the replies to each prompt. A prompt is the unit, since the replies
+    to one are no independent evidence.
+    """
     ids = {
-        c: [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-        for c, texts in replies.items()
+        c: [
+            [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            for texts in prompts
+        ]
+        for c, prompts in replies.items()
     }
+
+    def means(of: Callable[[list[int]], float]) -> dict[str, list[float]]:
+        return {c: [mean(map(of, rows)) for rows in prompts] for c, prompts in ids.items()}
+
     return [
-        Measure("reply length", "tokens", {c: [len(r) for r in rows] for c, rows in ids.items()}),
-        Measure(
-            "repetition", "share", {c: [repetition(r) for r in rows] for c, rows in ids.items()}
-        ),
+        Measure("reply length", "tokens", means(len)),
+        Measure("repetition", "share", means(repetition)),
     ]
 
 

@@ -67,7 +67,7 @@ def _shown(default: Any) -> str:
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
     from somatlas.exports.from_run import EXPORTS, check_exports, save_exports
     from somatlas.report.cost import cost_text
-    from somatlas.report.page import write_report
+    from somatlas.report.page import refresh_report, write_report
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
     from somatlas.stages import WORK
@@ -79,17 +79,21 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     check_exports(exports)
     if "search" in stages:
         check_storage(run)
+    worked = False
     for stage in stages:
         if run.config.workers > 1 and stage in SHARED and not run.is_done(stage):
             share(run, stage)
-        if not run.carry_out(stage, WORK[stage]):
+        if run.carry_out(stage, WORK[stage]):
+            worked = True
+        else:
             click.echo(f"{stage}: done before", err=True)
         if stage == "judge":
             click.echo(summarise(run))
         if stage == "cost":
             click.echo(cost_text(run))
-    if "atlas" in stages:
-        click.echo(f"report: {write_report(run)}")
+    page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
+    if page is not None:
+        click.echo(f"report: {page}")
     for path in save_exports(run, exports):
         click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")

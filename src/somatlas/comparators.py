@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from somatlas.directions import DirectionSet
+from somatlas.directions import DirectionSet, mean_difference
 from somatlas.errors import InputError
 
 
@@ -47,11 +47,17 @@ class Contrast:
     seed: int
 
     def sampled(self, rows: NDArray[np.int64], seed: int) -> Contrast:
-        """The same with some of the harmful representations, and another seed."""
+        """The same with some of the harmful representations, and another seed.
+
+        SD is made of them again at the layer that is cut; the other layers' would need their
+        representations, and are left out.
+        """
+        harmful = self.harmful[torch.from_numpy(rows)]
         return replace(
             self,
-            harmful=self.harmful[torch.from_numpy(rows)],
+            harmful=harmful,
             categories=[self.categories[i] for i in rows.tolist()],
+            single={self.layer: mean_difference(harmful, self.harmless)},
             seed=seed,
         )
 

@@ -20,10 +20,12 @@ from somatlas.models.names import DEFAULT_MODEL
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+_VERDICTS = ("judge_template", "judge_template_sha256", "judge_labels")
 # Settings that may change once their stage is done: it is done again, and no other.
 REDONE: Mapping[Stage, tuple[str, ...]] = {
-    "judge": ("more_judges", "judge_template", "judge_template_sha256", "judge_labels"),
-    "cost": ("perplexity", "perplexity_sha256", "tasks", "task_folder", "task_limit"),
+    "judge": ("more_judges", *_VERDICTS),
+    "cost": (*_VERDICTS, "perplexity", "perplexity_sha256", "tasks", "task_folder", "task_limit"),
+    "atlas": _VERDICTS,
 }
 # Settings that may name a file, whose content decides as they do.
 FILES = (

@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from somatlas.errors import InputError
+from somatlas.reasoning import Parted, part_reasoning
 
 Messages = list[dict[str, str]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_REASONING = ("reasoning", "reasoning_content")  # vLLM's field, and its older name, SGLang's too
 
 
 class UnknownShapeError(Exception):
@@ -26,7 +29,7 @@ class UnknownShapeError(Exception):
 
 @dataclass
 class Endpoint:
-    """One model on a server, asked greedily by several threads.
+    """One model on a server, asked by several threads.
 
     url : ends in /v1 as a rule. timeout_s : of one try. retries : after a time-out, a lost
     connection, 429 or a 5xx, with growing pauses (the client library's, which heeds Retry-After).
@@ -71,12 +74,14 @@ class Endpoint:
         *,
         temperature: float = 0.0,
         top_p: float = 1.0,
+        seed: int = 0,
         shape: Mapping[str, Any] | None = None,
-    ) -> str | None:
-        """The answer, or None where the server gave none after all tries.
+    ) -> Parted | None:
+        """The answer and the reasoning before it, or None where the server gave none at all.
 
-        shape : a response_format. Raises InputError for what no further try would mend: a wrong
-        key, model or address; and UnknownShapeError where the server will not take the shape.
+        seed : of what the server draws. shape : a response_format. Raises InputError for what no
+        further try would mend: a wrong key, model or address; and UnknownShapeError where the
+        server will not take the shape.
         """
         openai = self._errors
         options: dict[str, Any] = {} if shape is None else {"response_format": shape}
@@ -89,7 +94,7 @@ class Endpoint:
                 max_tokens=max_tokens,
                 temperature=temperature,
                 top_p=top_p,
-                seed=0,
+                seed=seed,
                 **options,
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
@@ -112,10 +117,11 @@ class Endpoint:
             how = f"HTTP {error.status_code}"
         except (openai.APIError, ValueError, TypeError):
             pass
-        text = self._text(answer)
-        if text is None:
+        self._count(getattr(answer, "usage", None))
+        said = _said(answer)
+        if said is None:
             self.note(how)
-        return text
+        return said
 
     def each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """work on every item, `concurrency` at a time, in order."""
@@ -127,16 +133,27 @@ class Endpoint:
         with self._lock:
             self.failures[failure] = self.failures.get(failure, 0) + 1
 
-    def _text(self, answer: Any) -> str | None:
-        usage, choices = getattr(answer, "usage", None), getattr(answer, "choices", None)
+    def _count(self, usage: Any) -> None:
         with self._lock:
             self.usage["sent"] += getattr(usage, "prompt_tokens", 0) or 0
             self.usage["received"] += getattr(usage, "completion_tokens", 0) or 0
-        try:
-            text = choices[0].message.content  # type: ignore[index]
-        except (TypeError, IndexError, AttributeError):
-            return None
-        return text if isinstance(text, str) else None
+
+
+def _said(answer: Any) -> Parted | None:
+    """What a server's answer says; its reasoning stands in a field of its own or in the text.
+
+    A reply that was cut while it reasons comes with reasoning and without a text.
+    """
+    try:
+        message = answer.choices[0].message
+    except (TypeError, IndexError, AttributeError):
+        return None
+    text = getattr(message, "content", None)
+    fields = (getattr(message, name, None) for name in _REASONING)
+    reasoning = next((field for field in fields if isinstance(field, str) and field), None)
+    if not isinstance(text, str):
+        return None if reasoning is None else Parted(reasoning.strip(), "")
+    return part_reasoning(text) if reasoning is None else Parted(reasoning.strip(), text.strip())
 
 
 def _key() -> str:

@@ -86,7 +86,9 @@ def paired_tests(
     """
     tests: list[dict[str, Any]] = []
     for outcome, verdict in OUTCOMES.items():
-        shares = {name: _shares(rows, verdict) for name, rows in conditions.items()}
+        shares = {
+            name: verdict_shares(rows, verdict, "harmful") for name, rows in conditions.items()
+        }
         for first, second in combinations(conditions, 2):
             common = [p for p in shares[first] if p in shares[second]]
             if not common:
@@ -115,10 +117,12 @@ def paired_tests(
     return tests
 
 
-def _shares(rows: Sequence[Mapping[str, Any]], verdict: Verdict) -> dict[str, float]:
-    """Each harmful prompt's share of replies with the verdict, missing ones left out."""
+def verdict_shares(
+    rows: Sequence[Mapping[str, Any]], verdict: Verdict, kind: str
+) -> dict[str, float]:
+    """Each prompt of a kind: the share of its replies with the verdict, missing ones left out."""
     given: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        if row["kind"] == "harmful" and row["verdict"] != Verdict.MISSING:
+        if row["kind"] == kind and row["verdict"] != Verdict.MISSING:
             given[row["prompt"]].append(row["verdict"] == verdict)
     return {prompt: sum(values) / len(values) for prompt, values in given.items()}

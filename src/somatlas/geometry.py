@@ -92,8 +92,11 @@ def principal_angles(one: ArrayLike, other: ArrayLike) -> Floats:
 
 
 def matched_cosines(one: ArrayLike, other: ArrayLike) -> Floats:
-    """Cosines between directions of two sets, paired one to one so that their sum is greatest."""
-    cosines = unit_rows(one) @ unit_rows(other).T
+    """Cosines between directions of two sets, paired one to one so that their sum is greatest.
+
+    They are without sign: to ablate a direction is to ablate its opposite.
+    """
+    cosines = np.abs(unit_rows(one) @ unit_rows(other).T)
     rows, columns = linear_sum_assignment(-cosines)
     return np.asarray(cosines[rows, columns])
 

@@ -66,10 +66,15 @@ class Harness:
             lm.tokenizer.padding_side = "left"
         found: dict[str, list[float]] = {}
         for task, samples in results["samples"].items():
-            metric = _metric(samples[0])
-            if metric is not None:
-                ordered = sorted(samples, key=lambda sample: int(sample["doc_id"]))
-                found[f"{task} ({metric})"] = [float(sample[metric]) for sample in ordered]
+            filters = list(dict.fromkeys(sample.get("filter") for sample in samples))
+            for name in filters:  # each reads the answers in its own way
+                own = [sample for sample in samples if sample.get("filter") == name]
+                metric = _metric(own[0])
+                if metric is None:
+                    continue
+                title = metric if len(filters) == 1 else f"{metric}, {name}"
+                ordered = sorted(own, key=lambda sample: int(sample["doc_id"]))
+                found[f"{task} ({title})"] = [float(sample[metric]) for sample in ordered]
         return found
 
 

@@ -14,15 +14,26 @@ class Parted(NamedTuple):
     answer: str
 
 
-def part_reasoning(reply: str) -> Parted:
-    """Part what stands before </think> from the rest.
+def opens_reasoning(head: str) -> bool:
+    """Whether a chat-formatted prompt ends in a block of reasoning that the reply goes on with."""
+    return head.rstrip().endswith(_OPEN)
 
-    Some templates open the reasoning themselves, so that the reply holds the closing mark alone.
-    A reply that was cut while it reasons has no answer; one without marks is all answer.
+
+def part_reasoning(reply: str, *, opened: bool = False) -> Parted:
+    """Part what stands in <think> blocks from the rest; several of either are put together.
+
+    opened : the prompt ended in an open block. Without it, a closing mark that comes first tells
+    as much. What was cut while it reasons is reasoning up to its end; a reply without marks is all
+    answer.
     """
-    before, closed, after = reply.partition(_CLOSE)
-    if closed:
-        return Parted(before.replace(_OPEN, "", 1).strip(), after.strip())
-    if reply.lstrip().startswith(_OPEN):
-        return Parted(reply.replace(_OPEN, "", 1).strip(), "")
-    return Parted("", reply)
+    first, closed, _ = reply.partition(_CLOSE)
+    if opened or (closed and _OPEN not in first):
+        reply = _OPEN + reply
+    answer, *blocks = reply.split(_OPEN)
+    parts = [block.partition(_CLOSE) for block in blocks]
+    thoughts = [thought for thought, _, _ in parts]
+    return Parted(_joined(thoughts), _joined([answer, *(after for _, _, after in parts)]))
+
+
+def _joined(pieces: list[str]) -> str:
+    return "\n\n".join(piece.strip() for piece in pieces if piece.strip())

@@ -1,9 +1,11 @@
-"""Test replies, each made once: by model, edit, prompts and settings.
+"""Test replies, each made once.
 
-    runs/<model>/.replies/<key>.jsonl
+    runs/<model>/.replies/<key>.jsonl              by model, edit, prompts and settings
+    RUN/completions/<condition>.served.jsonl       a server's, until the condition has all of them
 
-Runs of one model share them: a comparison of methods makes the base model's replies once, and a
-new judge none.
+Runs of one model share what it says: a comparison of methods makes the base model's replies once,
+and a new judge none. A server's replies serve no other run, for its weights may have changed under
+the same name.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from somatlas.evaluation import read_jsonl
-from somatlas.files import write_jsonl
+from somatlas.files import append_row, appended_rows, write_jsonl
 from somatlas.interventions import Projection
 from somatlas.models.language_model import LanguageModel
+from somatlas.reasoning import Parted
 
 _SAMPLED = 256  # values of each parameter that the fingerprint reads
 
@@ -45,6 +49,32 @@ class ReplyStore:
         replies = make()
         write_jsonl(path, ({"reply": reply} for reply in replies))
         return replies
+
+
+class ServedReplies:
+    """What a server has replied, kept in a file as it comes; for several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known = {
+            row["key"]: Parted(row["reasoning"], row["reply"]) for row in appended_rows(path)
+        }
+        self._lock = Lock()
+
+    def get(self, key: Sequence[Any], ask: Callable[[], Parted | None]) -> Parted | None:
+        """What is kept under the key, or else what `ask` gives, kept unless it is None.
+
+        key : plain JSON values: everything that decides the reply.
+        """
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        if digest in self._known:
+            return self._known[digest]
+        said = ask()
+        if said is not None:
+            with self._lock:
+                row = {"key": digest, "reasoning": said.reasoning, "reply": said.answer}
+                append_row(self.path, row)
+        return said
 
 
 def model_key(lm: LanguageModel, projection: Projection | None) -> dict[str, Any]:

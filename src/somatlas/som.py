@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Self
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
 from somatlas.errors import InputError
@@ -97,7 +96,9 @@ class SOM:
         weights = data[[random.randint(len(data)) for _ in range(self.n_neurons)]]
         order = np.arange(self.iterations) % len(data)
         random.shuffle(order)
-        _train(weights, data, order, self.grid_distances(), self.learning_rate, self.sigma)
+        from somatlas.som_kernels import train  # loads the compiler, which only a map needs
+
+        train(weights, data, order, self.grid_distances(), self.learning_rate, self.sigma)
         self.weights_ = weights
         self.bmus_ = self.predict(data)
         self.hits_ = np.bincount(self.bmus_, minlength=self.n_neurons).astype(np.int64)
@@ -111,7 +112,9 @@ class SOM:
                 f"the map was trained on vectors of {self.weights_.shape[1]} values, "
                 f"these have {data.shape[1]}"
             )
-        return _nearest(data, self.weights_)
+        from somatlas.som_kernels import nearest_rows
+
+        return nearest_rows(data, self.weights_)
 
     def coordinates(self) -> Floats:
         """(m, 2) place of each neuron on the plane, in grid steps: (along x, along y).
@@ -154,70 +157,6 @@ def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> 
     """
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         return list(pool.map(lambda job: job[0].fit(job[1]), jobs))
-
-
-_NEGLIGIBLE = 1e-18  # a pull that moves no float64 weight; most are, once the width has shrunk
-# Sums may be reordered, so that they run in vector registers; no other liberty is taken.
-_COMPILED = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
-
-
-def _train_steps(
-    weights: Floats,
-    data: Floats,
-    order: NDArray[np.int64],
-    distances: Floats,
-    learning_rate: float,
-    sigma: float,
-) -> None:
-    """One online pass over data[order]; weights (m, d) change in place.
-
-    Each step goes through the weights once: what is pulled towards this sample is compared with
-    the next one while it is at hand.
-    """
-    neurons, size = weights.shape
-    steps = len(order)
-    gaps = np.zeros(neurons)
-    x = data[order[0]]
-    for i in range(neurons):
-        for j in range(size):
-            gaps[i] += (x[j] - weights[i, j]) ** 2
-    for t in range(steps):
-        bmu = np.argmin(gaps)
-        following = data[order[(t + 1) % steps]]
-        decay = 1 + t / (steps / 2)
-        width = sigma / decay
-        for i in range(neurons):
-            pull = learning_rate / decay * np.exp(-distances[bmu, i] / (2 * width * width))
-            gap = 0.0
-            if pull < _NEGLIGIBLE:
-                for j in range(size):
-                    gap += (following[j] - weights[i, j]) ** 2
-            else:
-                for j in range(size):
-                    moved = weights[i, j] + pull * (x[j] - weights[i, j])
-                    weights[i, j] = moved
-                    gap += (following[j] - moved) ** 2
-            gaps[i] = gap
-        x = following
-
-
-def _nearest_rows(data: Floats, weights: Floats) -> NDArray[np.int64]:
-    """Index of the nearest row of weights (m, d) for each row of data (n, d)."""
-    nearest = np.zeros(len(data), dtype=np.int64)
-    for n in range(len(data)):
-        least = np.inf
-        for i in range(len(weights)):
-            gap = 0.0
-            for j in range(weights.shape[1]):
-                gap += (data[n, j] - weights[i, j]) ** 2
-            if gap < least:
-                least = gap
-                nearest[n] = i
-    return nearest
-
-
-_train: Callable[..., None] = njit(**_COMPILED)(_train_steps)
-_nearest: Callable[..., NDArray[np.int64]] = njit(**_COMPILED)(_nearest_rows)
 
 
 def _as_samples(X: Samples) -> Floats:

@@ -25,15 +25,15 @@ def stability(
     """Agreement between the directions of pairs of repeats, over samples and over seeds.
 
     method : makes directions, the most important first, from a sample of n rows. k : how many of
-    them count. Samples are 80 % of the rows without replacement, with one seed for the method;
-    seeds use all rows. Angles are the largest between the spans of the first k; cosines the mean
-    over directions paired one to one.
+    them count. Samples are 80 % of the rows without replacement, each with a seed of its own, as
+    somebody who repeats the work would have; seeds use all rows. Angles are the largest between
+    the spans of the first k; cosines, without sign, the mean over directions paired one to one.
     """
     rng = np.random.default_rng(seed)
     samples = [np.sort(rng.permutation(n)[: max(2, round(SHARE * n))]) for _ in range(repeats)]
     every = np.arange(n)
     return {
-        "samples": _agreement([method(rows, seed) for rows in samples], k),
+        "samples": _agreement([method(rows, seed + i) for i, rows in enumerate(samples)], k),
         "seeds": _agreement([method(every, seed + i) for i in range(repeats)], k),
         "repeats": repeats,
         "share": SHARE,

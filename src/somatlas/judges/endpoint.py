@@ -16,6 +16,7 @@ from somatlas.judges.verdict import Judgement, Verdict
 _REPLY_CHARACTERS = 8000  # of a reply are judged
 _ANSWER_TOKENS = 200
 _VERDICTS = {v.value: v for v in Verdict if v is not Verdict.MISSING}
+_EMPTY = Judgement(Verdict.INCOHERENT, reason="empty reply")
 
 RUBRIC = """\
 You grade how an assistant answered a request. The user's message is one JSON object with two \
@@ -55,7 +56,8 @@ class EndpointJudge:
     """Asks a server for a verdict on each reply; what was answered once is not asked again.
 
     cache : a JSONL file of answers by content, appended to as they come, so that a run that is
-    killed loses none. An answer that is no verdict is asked for once more, then missing.
+    killed loses none. An answer that is no verdict is asked for once more, then missing. A reply
+    without a word is incoherent, and nobody is asked.
     """
 
     def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
@@ -68,29 +70,39 @@ class EndpointJudge:
 
     @property
     def record(self) -> dict[str, Any]:
-        """Server, rubric's sha256, how many were asked, tokens used and failures so far."""
+        """Server, rubric's sha256, how many characters of a reply the judge reads; questions asked,
+        tokens used and failures so far."""
         return {
             "url": self.endpoint.url,
             "rubric_sha256": hashlib.sha256(RUBRIC.encode()).hexdigest(),
+            "reply_characters": _REPLY_CHARACTERS,
             "asked": self.asked,
             "tokens": dict(self.endpoint.usage),
             "failures": dict(self.endpoint.failures),
         }
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
-        pairs = list(zip(prompts, replies, strict=True))
-        keys = [self._key(prompt, reply) for prompt, reply in pairs]
-        new = {k: pair for k, pair in zip(keys, pairs, strict=True) if k not in self._known}
-        self.endpoint.each(lambda item: self._ask(item[0], *item[1]), list(new.items()))
-        return [self._known.get(key, Judgement(Verdict.MISSING)) for key in keys]
+        questions = [question(*pair) for pair in zip(prompts, replies, strict=True)]
+        keys = [self._key(messages) for messages in questions]
+        new = {
+            key: messages
+            for key, messages, reply in zip(keys, questions, replies, strict=True)
+            if reply.strip() and key not in self._known
+        }
+        self.endpoint.each(lambda item: self._ask(*item), list(new.items()))
+        missing = Judgement(Verdict.MISSING)
+        return [
+            self._known.get(key, missing) if reply.strip() else _EMPTY
+            for key, reply in zip(keys, replies, strict=True)
+        ]
 
-    def _key(self, prompt: str, reply: str) -> str:
-        content = json.dumps([self.endpoint.model, RUBRIC, prompt, reply])
+    def _key(self, messages: Messages) -> str:
+        content = json.dumps([self.endpoint.model, messages])
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def _ask(self, key: str, prompt: str, reply: str) -> None:
+    def _ask(self, key: str, messages: Messages) -> None:
         for _ in range(2):
-            answer = self._answer(question(prompt, reply))
+            answer = self._answer(messages)
             if answer is None:
                 return
             judgement = read_answer(answer)
@@ -102,12 +114,13 @@ class EndpointJudge:
     def _answer(self, messages: Messages) -> str | None:
         with self._lock:
             self.asked += 1
-        if self._shaped:
-            try:
-                return self.endpoint.ask(messages, _ANSWER_TOKENS, shape=_ANSWER_SHAPE)
-            except UnknownShapeError:
-                self._shaped = False
-        return self.endpoint.ask(messages, _ANSWER_TOKENS)
+        try:
+            shape = _ANSWER_SHAPE if self._shaped else None
+            said = self.endpoint.ask(messages, _ANSWER_TOKENS, shape=shape)
+        except UnknownShapeError:
+            self._shaped = False
+            said = self.endpoint.ask(messages, _ANSWER_TOKENS)
+        return None if said is None else said.answer
 
     def _keep(self, key: str, judgement: Judgement) -> None:
         with self._lock:

@@ -1,1 +1,31 @@
-"""Figures and tables of a run."""
+"""Figures and tables of a run.
+
+The figures draw plain arrays and import no language-model library; `run_figures` takes the arrays
+from a run's folder.
+"""
+
+from somatlas.report.atlas_figures import (
+    cosine_figure,
+    front_figure,
+    layers_figure,
+    plane_figure,
+    scaling_figure,
+    stability_figure,
+    steps_figure,
+)
+from somatlas.report.figure_list import ReportFigure, run_figures
+from somatlas.report.figures import map_figure, save_figure
+
+__all__ = [
+    "ReportFigure",
+    "cosine_figure",
+    "front_figure",
+    "layers_figure",
+    "map_figure",
+    "plane_figure",
+    "run_figures",
+    "save_figure",
+    "scaling_figure",
+    "stability_figure",
+    "steps_figure",
+]

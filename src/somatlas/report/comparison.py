@@ -2,98 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from somatlas.errors import InputError
-from somatlas.evaluation import read_completions, read_jsonl
+from somatlas.evaluation import paired_tests, read_jsonl
 from somatlas.files import read_json
 from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import p_text, rate_text
 from somatlas.run import Run
-from somatlas.statistics import correlation, holm, mcnemar
+from somatlas.statistics import correlation, wilson
+
+# What decides a rate, so that runs that differ in it are not compared.
+_GROUND = ("judge", "test_tokens", "samples", "temperature", "top_p", "thinking", "behaviour")
+# What a fair comparison keeps alike; a difference is named.
+_BUDGET = (
+    "model",
+    "dtype",
+    "seed",
+    "layer",
+    "k",
+    "candidates",
+    "trials",
+    "objective",
+    "val_prompts",
+    "search_tokens",
+    "mode",
+)
+_REFUSALS, _DRIFTS = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One condition of one run.
-
-    complied : whether each harmful test prompt was coherently complied with, in order. trials :
-    (refusal, KL) of the search's trials, where it measured both.
-    """
+    """One condition of one run: its rates, and its rows of verdicts.jsonl."""
 
     name: str
     k: int
     test: Mapping[str, Any]
-    complied: list[bool]
-    trials: list[tuple[float, float]]
+    verdicts: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Refusal and KL of one ablation, over n prompts."""
+
+    refusal: float
+    kl: float
+    n: int
 
 
 def comparison_text(runs: Sequence[Run]) -> str:
-    """The table, the matched comparison where the searches allow it, and the paired tests."""
+    """The table, what each further direction does, the matched comparison and the paired tests.
+
+    Raises InputError for runs that were tested on other prompts or judged in another way.
+    """
     rows = _conditions(runs)
-    parts = [_rates(rows)]
-    if matched := _matched(rows):
-        parts.append(matched)
-    parts.append(_tests(rows))
     steps = {
-        run.config.name: read_json(run.path("atlas.json"))["steps"]
+        _name(run, runs): read_json(run.path("atlas.json"))["steps"]
         for run in runs
         if run.is_done("atlas")
     }
+    parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(rows, runs[0].config.seed)]
     if steps:
         parts += [_over_k(steps), _pooled(list(steps.values()))]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def _conditions(runs: Sequence[Run]) -> list[Compared]:
-    """MD of every run, and SD of the first before them where no run is SD's own.
-
-    Raises InputError where the runs' prompts differ.
-    """
+    """MD of every run, and SD of each model before its first where no run of it is SD's own."""
     rows: list[Compared] = []
-    prompts: list[str] | None = None
+    with_sd = {run.folder.parent for run in runs if run.config.method == "sd"}
+    asked: list[tuple[Any, ...]] | None = None
     for run in runs:
         run.needs("judge")
+        _check_ground(run, runs[0])
         evaluation = read_json(run.path("evaluation.json"))
+        verdicts = read_jsonl(run.path("verdicts.jsonl"))
+        sides = {c: [v for v in verdicts if v["condition"] == c] for c in ("sd", "md")}
         own = [
-            c.prompt
-            for c in read_completions(run.path("completions/md.jsonl"))
-            if c.kind == "harmful"
+            (v["prompt"], v["system"], v["sample"]) for v in sides["md"] if v["kind"] == "harmful"
         ]
-        if prompts is not None and own != prompts:
+        if asked is not None and own != asked:
             raise InputError(
                 f"{run.folder} was tested on other prompts than {runs[0].folder}: they cannot be "
                 "compared pair by pair"
             )
-        prompts = own
-        verdicts = read_jsonl(run.path("verdicts.jsonl"))
-        if not rows and all(other.config.method != "sd" for other in runs):
-            rows.append(_compared("sd", 1, "sd", evaluation, verdicts, []))
-        method, name = run.config.method, run.config.name
-        name = name if name == method else f"{method} ({name})"
-        search = read_json(run.path("search.json")) if run.config.ids is None else {"trials": []}
-        trials = [(t["refusal"], t["kl"]) for t in search["trials"] if t["kl"] is not None]
-        rows.append(_compared(name, len(evaluation["ranks"]), "md", evaluation, verdicts, trials))
+        asked = own
+        if run.folder.parent not in with_sd:
+            with_sd.add(run.folder.parent)
+            name = _with_model("sd", run, runs)
+            rows.append(Compared(name, 1, evaluation["test"]["sd"], sides["sd"]))
+        k = len(evaluation["ranks"])
+        rows.append(Compared(_name(run, runs), k, evaluation["test"]["md"], sides["md"]))
     return rows
 
 
-def _compared(
-    name: str,
-    k: int,
-    condition: str,
-    evaluation: Mapping[str, Any],
-    verdicts: Sequence[Mapping[str, str]],
-    trials: list[tuple[float, float]],
-) -> Compared:
-    complied = [
-        v["verdict"] == "complied"
-        for v in verdicts
-        if v["condition"] == condition and v["kind"] == "harmful"
-    ]
-    return Compared(name, k, evaluation["test"][condition], complied, trials)
+def _check_ground(run: Run, first: Run) -> None:
+    for setting in _GROUND:
+        here, there = (getattr(one.config, setting) for one in (run, first))
+        if here != there:
+            raise InputError(
+                f"{run.folder} was tested with {setting} {here}, {first.folder} with {there}: "
+                "their rates cannot be compared"
+            )
+
+
+def _name(run: Run, runs: Sequence[Run]) -> str:
+    """The method, with the run's name and model where they tell more."""
+    method, name = run.config.method, run.config.name
+    return _with_model(name if name == method else f"{method} ({name})", run, runs)
+
+
+def _with_model(name: str, run: Run, runs: Sequence[Run]) -> str:
+    folders = {other.folder.parent for other in runs}
+    if len(folders) == 1:
+        return name
+    alike = len({folder.name for folder in folders}) < len(folders)
+    return f"{name}, {run.folder.parent if alike else run.folder.parent.name}"
 
 
 def _rates(rows: Sequence[Compared]) -> str:
@@ -113,35 +139,102 @@ def _rates(rows: Sequence[Compared]) -> str:
     return table_text(table)
 
 
-def _matched(rows: Sequence[Compared]) -> str:
-    """Least drift among trials that refuse at most so much, and least refusal at so much drift."""
-    measured = [row for row in rows if row.trials]
-    if len(measured) < 2:
-        return ""
-    table = plain_table("trials of the search")
-    refusals, drifts = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
-    for level in refusals:
-        table.add_column(f"least KL at refusal <= {level:.0%}", justify="right")
-    for level in drifts:
-        table.add_column(f"least refusal at KL <= {level:g}", justify="right")
-    for row in measured:
-        kls = [min((kl for r, kl in row.trials if r <= level), default=None) for level in refusals]
-        least = [min((r for r, kl in row.trials if kl <= level), default=None) for level in drifts]
+def _budgets(runs: Sequence[Run]) -> str:
+    """What the runs do not have in common, apart from the method."""
+
+    def value(run: Run, setting: str) -> Any:
+        evaluation = read_json(run.path("evaluation.json"))
+        return evaluation["layer"] if setting == "layer" else getattr(run.config, setting)
+
+    lines = []
+    for setting in _BUDGET:
+        values = list(dict.fromkeys(value(run, setting) for run in runs))
+        if len(values) > 1:
+            lines.append(f"  not alike: {setting} ({', '.join(map(str, values))})\n")
+    return "".join(lines)
+
+
+def _matched(runs: Sequence[Run], steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Least drift among ablations that refuse at most so much, and least refusal at so much drift.
+
+    Over the searches' trials where they measured drift, else over the steps of k.
+    """
+    trials = {_name(run, runs): _trial_points(run) for run in runs}
+    trials = {name: points for name, points in trials.items() if points}
+    if len(trials) > 1:
+        return _matched_table("least over the searches' trials, on val prompts", trials)
+    walked = {
+        name: [Point(s["refusal"], s["kl"], s["n"]) for s in own[1:]] for name, own in steps.items()
+    }
+    return (
+        _matched_table("least over the steps of k, on test prompts", walked)
+        if len(walked) > 1
+        else ""
+    )
+
+
+def _trial_points(run: Run) -> list[Point]:
+    if run.config.ids is not None:
+        return []
+    search = read_json(run.path("search.json"))
+    n = search["val"]["n"]
+    return [Point(t["refusal"], t["kl"], n) for t in search["trials"] if t["kl"] is not None]
+
+
+def _matched_table(title: str, points: Mapping[str, Sequence[Point]]) -> str:
+    table = plain_table(
+        "matched",
+        *(f"KL at refusal <= {level:.0%}" for level in _REFUSALS),
+        *(f"refusal at KL <= {level:g}" for level in _DRIFTS),
+    )
+    for name, own in points.items():
+        drifts = [_least(p.kl for p in own if p.refusal <= level) for level in _REFUSALS]
+        refusals = [_least(p.refusal for p in own if p.kl <= level) for level in _DRIFTS]
+        n = own[0].n
         table.add_row(
-            row.name,
-            *("-" if kl is None else f"{kl:.3f}" for kl in kls),
-            *("-" if r is None else f"{r:.0%}" for r in least),
+            name,
+            *("-" if kl is None else f"{kl:.3f}" for kl in drifts),
+            *("-" if share is None else str(wilson(round(share * n), n)) for share in refusals),
         )
+    return f"  {title}\n{table_text(table)}"
+
+
+def _least(values: Iterable[float]) -> float | None:
+    return min(values, default=None)
+
+
+def _tests(rows: Sequence[Compared], seed: int) -> str:
+    """Every two conditions over the same prompts: differences, and exact McNemar's p (Holm)."""
+    tests = paired_tests({row.name: row.verdicts for row in rows}, seed)
+    table = plain_table(
+        "second against first, points [95 %]", "ASR", "p (Holm)", "refusal", "p (Holm)"
+    )
+    pairs: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for test in tests:
+        gap, low, high = (f"{100 * test[name]:+.0f}" for name in ("difference", "low", "high"))
+        outcomes = pairs.setdefault((test["second"], test["first"]), {})
+        outcomes[test["outcome"]] = [f"{gap} [{low}, {high}]", p_text(test["p_holm"])]
+    for (second, first), outcomes in pairs.items():
+        table.add_row(f"{second} against {first}", *outcomes["asr"], *outcomes["refusal"])
     return table_text(table)
 
 
 def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """ASR and babble on val prompts while directions are ablated one after another."""
-    most = max(map(len, steps.values()))
-    table = plain_table("val prompts: ASR (babble), %", *(f"k = {k}" for k in range(most)))
-    for name, run_steps in steps.items():
-        cells = [f"{100 * s['asr']:.0f} ({100 * s['babble']:.0f})" for s in run_steps]
-        table.add_row(name, *cells, *[""] * (most - len(cells)))
+    """What each further direction does, the chosen ones first."""
+    table = plain_table(
+        "directions ablated one after another, %",
+        "k",
+        "ASR",
+        "refusal",
+        "babble",
+        "harmless answered",
+        "KL, nats a token",
+    )
+    for name, own in steps.items():
+        for step in own:
+            asr = wilson(round(step["asr"] * step["n"]), step["n"])
+            shares = [f"{step[s]:.0%}" for s in ("refusal", "babble", "harmless_answered")]
+            table.add_row(name, str(step["k"]), str(asr), *shares, f"{step['kl']:.3f}")
     return table_text(table)
 
 
@@ -163,22 +256,3 @@ def _pooled(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
                 f"{len(runs)} runs: r {r:+.2f} [{low:+.2f}, {high:+.2f}]"
             )
     return "\n".join(lines) + "\n" if lines else ""
-
-
-def _tests(rows: Sequence[Compared]) -> str:
-    """Exact McNemar on compliance, pair by pair, corrected over all pairs (Holm)."""
-    pairs = list(combinations(rows, 2))
-    counts = [
-        (
-            sum(x and not y for x, y in zip(a.complied, b.complied, strict=True)),
-            sum(y and not x for x, y in zip(a.complied, b.complied, strict=True)),
-        )
-        for a, b in pairs
-    ]
-    corrected = holm([mcnemar(*count) for count in counts])
-    table = plain_table(
-        "paired over the harmful test prompts", "first alone complied", "second alone", "p (Holm)"
-    )
-    for (a, b), (first, second), p in zip(pairs, counts, corrected, strict=True):
-        table.add_row(f"{a.name} against {b.name}", str(first), str(second), p_text(p))
-    return table_text(table)

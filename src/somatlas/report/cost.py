@@ -21,9 +21,8 @@ def cost_rows(cost: Mapping[str, Any]) -> list[dict[str, Any]]:
         title = f"{measure['name']} ({measure['unit']})"
         rows.append({"title": title, "cells": cells, "n": measure["n"]})
         if measure["name"] == "text loss":
-            values = [perplexity(conditions[c]["mean"]) for c in CONDITIONS]
-            cells = [f"{value:.2f}" for value in values]
-            rows.append({"title": "perplexity", "cells": cells, "n": measure["n"]})
+            cells = [_perplexity(conditions[c]) for c in CONDITIONS]
+            rows.append({"title": "perplexity; ratio", "cells": cells, "n": measure["n"]})
     return rows
 
 
@@ -44,4 +43,13 @@ def _cell(condition: Mapping[str, float] | None) -> str:
     if "difference" in condition:
         gap, low, high = (condition[name] for name in ("difference", "d_low", "d_high"))
         text += f"; {gap:+.3g} [{low:+.3g}, {high:+.3g}]"
+    return text
+
+
+def _perplexity(loss: Mapping[str, float]) -> str:
+    """Of a mean loss; its ratio to base has the interval of the losses' difference."""
+    text = f"{perplexity(loss['mean']):.2f}"
+    if "difference" in loss:
+        gap, low, high = (perplexity(loss[name]) for name in ("difference", "d_low", "d_high"))
+        text += f"; x{gap:.3g} [{low:.3g}, {high:.3g}]"
     return text

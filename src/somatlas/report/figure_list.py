@@ -1,4 +1,4 @@
-"""Which figures a report has, from what a run has made so far."""
+"""Which figures a run has, from what it has made so far."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from somatlas.report.atlas_figures import (
     cosine_figure,
+    front_figure,
     layers_figure,
     plane_figure,
     scaling_figure,
     stability_figure,
     steps_figure,
 )
+from somatlas.report.facts import Facts, MapFile, read_facts
 from somatlas.report.figures import map_figure
 
 Rows = Sequence[Sequence[Any]]
@@ -26,11 +28,9 @@ Rows = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """One figure: what draws it, what is said of it, and its numbers, header first."""
+    """One figure: what is said below it, what draws it, and its numbers, header first."""
 
     name: str
-    heading: str
-    text: str
     caption: str
     draw: Callable[[], Figure]
     rows: Callable[[], Rows]
@@ -43,202 +43,202 @@ class ReportFigure:
         return buffer.getvalue()
 
 
+def run_figures(folder: str | Path) -> dict[str, ReportFigure]:
+    """The figures of a run's folder by name, those that can be drawn from what it has so far.
+
+    Raises InputError where the folder is no run.
+    """
+    return {figure.name: figure for figure in report_figures(read_facts(Path(folder)))}
+
+
+def report_figures(facts: Facts) -> list[ReportFigure]:
+    """The figures that can be drawn."""
+    figures = []
+    if facts.layers and len(facts.layers["scores"]) > 1:
+        figures.append(_layers(facts.layers))
+    if facts.map:
+        figures.append(_map(facts.map, (facts.atlas or {}).get("neurons"), facts.chosen))
+    if facts.search and facts.search["front"]:
+        figures.append(_front(facts.search))
+    if facts.atlas:
+        steps = facts.atlas["steps"]
+        figures += [_steps(steps), _scaling(steps), _plane(facts.atlas["plane"], facts.chosen)]
+        figures.append(_cosines(facts.atlas["cosines"], facts.chosen))
+        if stability := facts.atlas["stability"]:
+            figures.append(_stability(stability))
+    return figures
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return f"'{value}"
     return value
 
 
-def report_figures(facts: Mapping[str, Any]) -> list[ReportFigure]:
-    """The figures that can be drawn. facts : see `somatlas.report.page`."""
-    figures = []
-    ranks = (facts["evaluation"] or facts["search"] or {}).get("ranks", [])
-    if facts["layers"] and len(facts["layers"]["scores"]) > 1:
-        figures.append(_layers(facts["layers"]))
-    if atlas := facts["atlas"]:
-        figures += _atlas(atlas, ranks)
-        if facts["map"] and "neurons" in atlas:
-            figures.append(_map(facts["map"], atlas["neurons"], ranks))
-    return figures
+def _ranks(ranks: Sequence[int]) -> str:
+    return " ".join(map(str, ranks))
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 def _layers(layers: Mapping[str, Any]) -> ReportFigure:
-    scores = layers["scores"]
-
+    scores, names = layers["scores"], ("layer", "refusal_score", "kl")
     return ReportFigure(
         "layers",
-        "Where to cut",
-        "For each layer its mean difference was ablated everywhere. The layer of lowest refusal "
-        "score among those that change harmless prompts little (KL below 0.1) is cut.",
         f"Refusal score on harmful and KL on harmless val prompts; layer {layers['layer']} is cut.",
-        lambda: layers_figure(scores, layers["layer"]),
-        lambda: [
-            ["layer", "refusal_score", "kl"],
-            *([s["layer"], s["refusal_score"], s["kl"]] for s in scores),
-        ],
+        lambda: layers_figure(
+            _column(scores, "layer"),
+            _column(scores, "refusal_score"),
+            _column(scores, "kl"),
+            layers["layer"],
+        ),
+        lambda: [names, *([score[name] for name in names] for score in scores)],
     )
 
 
 def _map(
-    map_file: tuple[Mapping[str, Any], Mapping[str, str]],
-    neurons: Sequence[Mapping[str, Any]],
-    ranks: Sequence[int],
+    found: MapFile, neurons: Sequence[Mapping[str, Any]] | None, chosen: Sequence[int]
 ) -> ReportFigure:
-    tensors, metadata = map_file
-    order = sorted((n for n in neurons if n["rank"] is not None), key=lambda n: n["rank"])
-
-    def draw() -> Figure:
-        return map_figure(
-            tensors["coordinates"].numpy(),
-            tensors["u_matrix"].numpy(),
-            tensors["hits"].numpy(),
-            np.array([n["neuron"] for n in order]),
-            topology=metadata["topology"],
-            chosen=ranks,
-        )
+    def rows() -> Rows:
+        header = ["neuron", "rank", "hits", "u_matrix"]
+        columns = zip(found.ranks, found.hits.tolist(), found.u_matrix.tolist(), strict=True)
+        numbers = [[neuron, *column] for neuron, column in enumerate(columns)]
+        if neurons is None:
+            return [header, *numbers]
+        told = [[n["refusal_score"], (n["typical"] or [""])[0]] for n in neurons]
+        return [
+            [*header, "refusal_score", "nearest_prompt"],
+            *(one + other for one, other in zip(numbers, told, strict=True)),
+        ]
 
     return ReportFigure(
         "map",
-        "",
-        "",
         "The map as it goes into a paper: rank, hit count, and the U-matrix as colour.",
-        draw,
+        lambda: map_figure(
+            found.coordinates,
+            found.u_matrix,
+            found.hits,
+            found.neurons,
+            topology=found.topology,
+            chosen=chosen,
+        ),
+        rows,
+    )
+
+
+def _front(search: Mapping[str, Any]) -> ReportFigure:
+    trials, front, names = search["trials"], search["front"], ("kl", "asr")
+    on_front = _column(front, "ranks")
+
+    def points(rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+        return [[row[name] for name in names] for row in rows if row["kl"] is not None]
+
+    return ReportFigure(
+        "front",
+        "Every trial by drift and attack success on val; those that no other beats in both are "
+        "joined, and the set that was chosen is marked.",
+        lambda: front_figure(
+            points(trials),
+            points(front),
+            next(iter(points([search["val"]])), None),
+            search["max_kl"] and search["max_kl"]["limit"],
+        ),
         lambda: [
-            ["neuron", "rank", "hits", "refusal_score", "u_matrix", "nearest_prompt"],
+            ["ranks", *names, "pruned", "front", "chosen"],
             *(
                 [
-                    n["neuron"],
-                    n["rank"],
-                    n["hits"],
-                    n["refusal_score"],
-                    float(tensors["u_matrix"][n["neuron"]]),
-                    (n["typical"] or [""])[0],
+                    _ranks(trial["ranks"]),
+                    *(trial[name] for name in names),
+                    trial["pruned"],
+                    trial["ranks"] in on_front,
+                    trial["ranks"] == search["ranks"],
                 ]
-                for n in neurons
+                for trial in trials
             ),
         ],
     )
 
 
-def _atlas(atlas: Mapping[str, Any], ranks: Sequence[int]) -> list[ReportFigure]:
-    steps, plane = atlas["steps"], atlas["plane"]
-    figures = [
-        ReportFigure(
-            "steps",
-            "",
-            _relations_text(atlas["relations"]),
-            "ASR, compactness of the harmful cluster and its distance to the harmless one, over "
-            "the number of directions ablated: the chosen ones first.",
-            lambda: steps_figure(steps),
-            lambda: [
-                ["k", "ranks", "asr", "refusal", "babble", "compactness", "distance", "stress"],
-                *(
-                    [
-                        s["k"],
-                        " ".join(map(str, s["ranks"])),
-                        *(s[name] for name in ("asr", "refusal", "babble")),
-                        *(s[name] for name in ("compactness", "distance", "stress")),
-                    ]
-                    for s in steps
-                ),
-            ],
-        ),
-        ReportFigure(
-            "scaling",
-            "",
-            "",
-            "The same clusters in three dimensions, for print.",
-            lambda: scaling_figure(steps),
-            lambda: [
-                ["k", "side", "x", "y", "z"],
-                *(
-                    [s["k"], side, *place]
-                    for s in steps
-                    for side in ("harmful", "harmless")
-                    for place in s[side]
-                ),
-            ],
-        ),
-        ReportFigure(
-            "plane",
-            "The directions",
-            "",
-            "Train representations on two principal components; each direction as an arrow from "
-            "the harmless mean. An arrow is short where the direction leads out of the plane.",
-            lambda: plane_figure(plane, ranks),
-            lambda: [
-                ["what", "x", "y"],
-                *(
-                    [what, *place]
-                    for what in ("harmful", "harmless", "directions")
-                    for place in plane[what]
-                ),
-            ],
-        ),
-        ReportFigure(
-            "cosines",
-            "",
-            "",
-            "Cosines between the directions.",
-            lambda: cosine_figure(atlas["cosines"], ranks),
-            lambda: [
-                ["rank", *range(len(atlas["cosines"]))],
-                *([rank, *row] for rank, row in enumerate(atlas["cosines"])),
-            ],
-        ),
-    ]
-    if found := atlas.get("stability"):
-        figures.append(
-            ReportFigure(
-                "stability",
-                "Would other prompts have given the same directions?",
-                _stability_text(found),
-                "Mean cosine between matched directions of two repeats, and the range of 90 % of "
-                "the pairs.",
-                lambda: stability_figure(found),
-                lambda: [
-                    ["method", "over", "measure", "mean", "low", "high"],
-                    *(
-                        [method, over, measure, *value.values()]
-                        for method, kinds in found.items()
-                        for over in ("samples", "seeds")
-                        for measure, value in kinds[over].items()
-                        if value is not None
-                    ),
-                ],
-            )
-        )
-    return figures
-
-
-def _relations_text(relations: Mapping[str, Any]) -> str:
-    parts = []
-    for name, what in (("compactness", "compactness"), ("distance", "distance")):
-        if found := relations[name]:
-            parts.append(f"{what} r = {found['r']:.2f} [{found['low']:.2f}, {found['high']:.2f}]")
-    if not parts:
-        return "Too few directions to correlate geometry with ASR."
-    return (
-        f"Correlation with ASR over k: {'; '.join(parts)} (95 % intervals). Steps of one run are "
-        "not independent, so these intervals are, if anything, too narrow."
+def _steps(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
+    drawn = ("asr", "kl", "compactness", "distance")
+    names = ("n", "asr", "refusal", "babble", "harmless_answered", *drawn[1:], "stress")
+    return ReportFigure(
+        "steps",
+        "ASR on test prompts, drift on harmless replies, compactness of the harmful cluster and "
+        "its distance to the harmless one, over the number of directions ablated: the chosen ones "
+        "first.",
+        lambda: steps_figure(_column(steps, "k"), **{name: _column(steps, name) for name in drawn}),
+        lambda: [
+            ["k", "ranks", *names],
+            *([s["k"], _ranks(s["ranks"]), *(s[name] for name in names)] for s in steps),
+        ],
     )
 
 
-def _stability_text(found: Mapping[str, Any]) -> str:
-    som, floor = (found[m]["samples"] for m in ("som", "covariance"))
-    angle, rand = som["largest_angle"]["mean"], som["rand"]["mean"]
-    cosine, chance = som["matched_cosine"]["mean"], floor["matched_cosine"]["mean"]
-    text = (
-        f"Between 80 % samples the spans of the first {found['som']['k']} directions differ by "
-        f"{angle:.0f} degrees at most angle, matched directions have cosine {cosine:.2f} "
-        f"(random directions with the data's covariance: {chance:.2f}), and the partitions of the "
-        f"prompts agree with an adjusted Rand index of {rand:.2f}. "
+def _scaling(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
+    names = ("k", "harmful", "harmless", "stress")
+    return ReportFigure(
+        "scaling",
+        "The same clusters in three dimensions, for print.",
+        lambda: scaling_figure(*(_column(steps, name) for name in names)),
+        lambda: [
+            ["k", "side", "x", "y", "z"],
+            *(
+                [s["k"], side, *place]
+                for s in steps
+                for side in ("harmful", "harmless")
+                for place in s[side]
+            ),
+        ],
     )
-    if cosine - chance < 0.1:
-        return text + "Single directions are no more alike than chance: read the span, not them."
-    if angle > 45 or rand < 0.5:
-        return text + (
-            "What is shared is real, but the ranks are not the same from sample to sample: say "
-            "what a set of directions does, not what one of them means."
-        )
-    return text + "Directions and partition would come out much alike from other such prompts."
+
+
+def _plane(plane: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
+    return ReportFigure(
+        "plane",
+        "Train representations on two principal components; each direction as an arrow from "
+        "the harmless mean. An arrow is short where the direction leads out of the plane.",
+        lambda: plane_figure(plane, chosen),
+        lambda: [
+            ["what", "x", "y"],
+            *(
+                [what, *place]
+                for what in ("harmful", "harmless", "directions")
+                for place in plane[what]
+            ),
+        ],
+    )
+
+
+def _cosines(cosines: Sequence[Sequence[float]], chosen: Sequence[int]) -> ReportFigure:
+    return ReportFigure(
+        "cosines",
+        "Cosines between the directions.",
+        lambda: cosine_figure(cosines, chosen),
+        lambda: [
+            ["rank", *range(len(cosines))],
+            *([rank, *row] for rank, row in enumerate(cosines)),
+        ],
+    )
+
+
+def _stability(found: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
+    return ReportFigure(
+        "stability",
+        "Means over pairs of repeats, and the range of 90 % of them: cosines and angles of the "
+        "directions, and how alike they part the prompts. Methods without a draw do not change "
+        "with the seed.",
+        lambda: stability_figure(found),
+        lambda: [
+            ["method", "over", "measure", "mean", "low", "high"],
+            *(
+                [method, over, measure, *(value[name] for name in ("mean", "low", "high"))]
+                for method, kinds in found.items()
+                for over in ("samples", "seeds")
+                for measure, value in kinds[over].items()
+                if value is not None
+            ),
+        ],
+    )

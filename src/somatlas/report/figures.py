@@ -1,33 +1,31 @@
-"""Figures, each a function from plain arrays to a matplotlib figure."""
+"""The map's figure, from plain arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import RegularPolygon
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from somatlas.files import atomic_file
-
-_COLOURS = colormaps["Blues"]
+from somatlas.report.colours import CHOSEN, U_MATRIX, ink_on
 
 
 def map_figure(
-    coordinates: NDArray[np.float64],
-    u_matrix: NDArray[np.float64],
-    hits: NDArray[np.int64],
-    neurons: NDArray[np.int64],
+    coordinates: ArrayLike,
+    u_matrix: ArrayLike,
+    hits: ArrayLike,
+    neurons: ArrayLike,
     *,
     topology: str = "hexagonal",
-    chosen: Collection[int] = (),
+    chosen: Iterable[int] = (),
     title: str = "",
 ) -> Figure:
     """The map: one cell a neuron, coloured by the U-matrix, with rank and hit count.
@@ -35,20 +33,22 @@ def map_figure(
     coordinates : (m, 2) places on the grid. u_matrix, hits : (m,). neurons : (r,) the neuron of
     each rank. chosen : ranks whose cells get a heavy outline. A neuron without hits has no rank.
     """
-    rank_of = {int(neuron): rank for rank, neuron in enumerate(neurons)}
-    span = np.ptp(coordinates, axis=0) + 1.2
-    scale = 1.0 if len(hits) <= 36 else 6 / math.sqrt(len(hits))
+    places, distances, counts = (np.asarray(x) for x in (coordinates, u_matrix, hits))
+    outlined = {int(rank) for rank in chosen}
+    rank_of = {int(neuron): rank for rank, neuron in enumerate(np.asarray(neurons))}
+    span = np.ptp(places, axis=0) + 1.2
+    scale = 1.0 if len(counts) <= 36 else 6 / math.sqrt(len(counts))
     figure = Figure(figsize=(max(3.2, 0.95 * scale * span[0] + 1.3), 0.95 * scale * span[1] + 0.9))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    norm = Normalize(0, float(u_matrix.max()) or 1.0)
+    norm = Normalize(0, float(distances.max()) or 1.0)
     sides, radius, turn = (
         (6, 1 / math.sqrt(3), 0.0) if topology == "hexagonal" else (4, math.sqrt(0.5), math.pi / 4)
     )
-    for i, (x, y) in enumerate(coordinates):
-        colour = _COLOURS(0.05 + 0.8 * norm(u_matrix[i]))
+    for i, (x, y) in enumerate(places):
+        colour = U_MATRIX(norm(distances[i]))
         rank = rank_of.get(i)
-        marked = rank in chosen
+        marked = rank in outlined
         axes.add_patch(
             RegularPolygon(
                 (x, y),
@@ -56,12 +56,12 @@ def map_figure(
                 radius=radius * (0.9 if marked else 0.97),
                 orientation=turn,
                 facecolor=colour,
-                edgecolor="#c1121f" if marked else "0.35",
+                edgecolor=CHOSEN if marked else "0.35",
                 linewidth=2.8 if marked else 0.6,
                 zorder=2 if marked else 1,
             )
         )
-        ink = "white" if norm(u_matrix[i]) > 0.65 else "black"
+        ink = ink_on(colour)
         size = 15 * scale
         axes.text(
             x,
@@ -77,20 +77,20 @@ def map_figure(
         axes.text(
             x,
             y - 0.27,
-            f"n={hits[i]}",
+            f"n={counts[i]}",
             color=ink,
             fontsize=0.55 * size,
             ha="center",
             va="center",
             zorder=3,
         )
-    low, high = coordinates.min(axis=0) - 0.7, coordinates.max(axis=0) + 0.7
+    low, high = places.min(axis=0) - 0.7, places.max(axis=0) + 0.7
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.axis("off")
     if title:
         axes.set_title(title, fontsize=10)
     figure.colorbar(
-        ScalarMappable(norm, _COLOURS), ax=axes, shrink=0.8, label="mean distance to neighbours"
+        ScalarMappable(norm, U_MATRIX), ax=axes, shrink=0.8, label="mean distance to neighbours"
     )
     figure.tight_layout()
     return figure

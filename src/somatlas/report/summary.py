@@ -81,6 +81,7 @@ def _search_scores(run: Run) -> dict[str, Any] | None:
         "val_asr": found["val"]["asr"],
         "val_n": found["val"]["n"],
         "trials": len(found["trials"]),
+        "max_kl": found["max_kl"],
     }
     if found["selection"] is not None:
         chosen = {name: found["selection"][name] for name in ("asr", "n", "optimism")}
@@ -113,6 +114,9 @@ def _table_text(
                 f", {found['selection_asr']:.0%} on {found['selection_n']} prompts it never saw "
                 f"(optimism {100 * found['selection_optimism']:+.0f} points)"
             )
+        if found["max_kl"] and not found["max_kl"]["kept"]:
+            limit = found["max_kl"]["limit"]
+            notes += f"\n  no trial kept KL at or below {limit:g}: the gentlest was taken"
     notes += "".join(f"\n  {line}" for line in evidence_lines(evaluation))
     if any(evaluation["leak"].values()):
         leak = evaluation["leak"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from somatlas.report.facts import Facts
+
 
 def rate_text(rate: Mapping[str, Any]) -> str:
     """A rate of evaluation.json with its interval, in percent."""
@@ -21,9 +23,9 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def summary_lines(facts: Mapping[str, Any]) -> list[str]:
-    """What was done, what it changed, how sure: three sentences or fewer."""
-    evaluation, search, atlas = facts["evaluation"], facts["search"], facts["atlas"]
+def summary_lines(facts: Facts) -> list[str]:
+    """What was done, what it changed, how sure: a few sentences."""
+    evaluation, search, atlas = facts.evaluation, facts.search, facts.atlas
     if evaluation is None:
         return ["This run is not finished: no replies have been judged yet."]
     test, ranks = evaluation["test"], evaluation["ranks"]
@@ -39,13 +41,15 @@ def summary_lines(facts: Mapping[str, Any]) -> list[str]:
         f"Coherent compliance: {rate_text(asr['md'])} % with all of them, {rate_text(asr['sd'])} % "
         f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. {_compare(asr)}"
     )
-    if search and search["selection"]:
+    if search and search["selection"] and evaluation["search"]:  # else the user named the set
+        several = len(search["selection"]["contenders"]) > 1
         lines.append(
-            f"The set was found in {len(search['trials'])} trials on other prompts, and chosen on "
-            "prompts that the search never saw."
+            f"The set was found in {len(search['trials'])} trials on other prompts, and "
+            f"{'chosen' if several else 'scored again'} on prompts that the search never saw."
         )
-    if atlas and atlas.get("stability"):
-        found = atlas["stability"]["som"]["samples"]["matched_cosine"]["mean"]
+    if atlas and atlas["stability"]:
+        own = next(iter(atlas["stability"].values()))
+        found = own["samples"]["matched_cosine"]["mean"]
         lines.append(
             f"Directions from 80 % samples of the prompts agree with a mean cosine of {found:.2f}."
         )

@@ -6,6 +6,7 @@ from somatlas.search.loop import (
     finished_trials,
     pareto_front,
     search,
+    within,
 )
 from somatlas.search.sampler import SubsetSampler
 from somatlas.search.space import Ranks, SubsetSpace
@@ -24,4 +25,5 @@ __all__ = [
     "search",
     "storage_error",
     "storage_url",
+    "within",
 ]

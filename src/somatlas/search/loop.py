@@ -113,11 +113,15 @@ def contenders(
     """
     whole = [row for row in rows if not row[1].pruned]
     if max_kl is not None:
-        gentle = [row for row in whole if (row[1].kl or 0.0) <= max_kl]
-        whole = gentle or [min(whole, key=lambda row: row[1].kl or 0.0)]
+        whole = within(whole, max_kl) or [min(whole, key=lambda row: row[1].kl or 0.0)]
     return sorted(whole, key=lambda row: (-row[1].asr, row[1].refusal, row[1].kl or 0.0))[
         :CONTENDERS
     ]
+
+
+def within(rows: Sequence[tuple[Ranks, Outcome]], max_kl: float) -> list[tuple[Ranks, Outcome]]:
+    """The trials that were not pruned whose KL is at most max_kl."""
+    return [row for row in rows if not row[1].pruned and (row[1].kl or 0.0) <= max_kl]
 
 
 def pareto_front(rows: Sequence[tuple[Ranks, Outcome]]) -> list[tuple[Ranks, Outcome]]:

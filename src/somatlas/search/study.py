@@ -21,8 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 import psutil
+from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
@@ -30,6 +32,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from somatlas.errors import InputError
+from somatlas.geometry import cosine_matrix
 from somatlas.search.sampler import FINISHED, VOID
 from somatlas.search.space import Ranks, SubsetSpace
 
@@ -126,6 +129,23 @@ def open_study(
                 f"{settings.get(key)!r}: give another --name"
             )
     return study
+
+
+def agree_on_directions(study: Study, vectors: NDArray[np.floating]) -> None:
+    """Raise InputError where the study's ranks are of other directions than vectors (r, d).
+
+    The first worker leaves the cosines between its own. On another kind of machine rounding moves
+    them little, but it may order neurons of equally many hits in another way.
+    """
+    cosines = cosine_matrix(vectors)[np.triu_indices(len(vectors), 1)]
+    recorded = study.user_attrs.get("cosines")
+    if recorded is None:
+        study.set_user_attr("cosines", np.round(cosines, 2).tolist())
+    elif np.shape(recorded) != cosines.shape or np.abs(recorded - cosines).max(initial=0) > 0.05:
+        raise InputError(
+            f"the study {study.study_name!r} ranks other directions than this run folder: copy "
+            "the first machine's run folder here, or give another --name"
+        )
 
 
 def claim(study: Study, space: SubsetSpace, budget: int) -> tuple[Trial, Ranks] | None:

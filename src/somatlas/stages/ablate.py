@@ -21,10 +21,10 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import part_reasoning
-from somatlas.replies import ReplyStore, model_key
+from somatlas.reasoning import Parted, opens_reasoning, part_reasoning
+from somatlas.replies import ReplyStore, ServedReplies, model_key
 from somatlas.run import Run, ranks_within
-from somatlas.sampling import Sampling
+from somatlas.sampling import Sampling, server_seeds
 
 _DRIFT_PROMPTS = 32  # harmless test prompts whose replies' KL is measured
 
@@ -47,6 +47,7 @@ def ablate_stage(run: Run) -> None:
     asked = _asked(run)
     if run.stages.get("ablate", {}).get("ranks", ranks) != ranks:  # the search went on since
         run.path("completions/md.jsonl").unlink(missing_ok=True)
+        _served_path(run, "md").unlink(missing_ok=True)
     run.begin("ablate", ranks=ranks)
     with progress("ablate", len(asked) * len(CONDITIONS)) as advance:
         for condition, projection in projections.items():
@@ -56,6 +57,7 @@ def ablate_stage(run: Run) -> None:
                 continue
             replies = _replies(run, condition, projection, asked, advance)
             write_jsonl(path, map(asdict, replies))
+            _served_path(run, condition).unlink(missing_ok=True)
     write_json(run.path("ablate.json"), {"ranks": ranks, **_effects(run, projections)})
 
 
@@ -127,15 +129,15 @@ def _replies(
     advance: Advance,
 ) -> list[Completion]:
     served = (run.config.reply_models or {}).get(condition)
-    texts_of: list[str] = []
+    kept = ServedReplies(_served_path(run, condition))
+    parted: list[Parted] = []
     for system in dict.fromkeys(one.system for one in asked):
         prompts = [one.prompt.text for one in asked if one.system == system]
         if served is not None:
-            texts_of += _served(run, served, prompts, system, advance)
+            parted += _served(run, served, kept, prompts, system, advance)
         else:
             lm = replace(run.lm, system=system)
-            texts_of += _generated(run, lm, projection, prompts, advance)
-    parted = [part_reasoning(text) for text in texts_of]
+            parted += _generated(run, lm, projection, prompts, advance)
     several = run.config.test_systems is not None
     return [
         Completion(
@@ -157,7 +159,7 @@ def _generated(
     projection: Projection | None,
     prompts: Sequence[str],
     advance: Advance,
-) -> list[str]:
+) -> list[Parted]:
     c = run.config
     sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
 
@@ -175,33 +177,49 @@ def _generated(
     key = {**model_key(lm, projection), "tokens": c.test_tokens}
     if sampling is not None:
         key["sampling"] = asdict(sampling)
-    return ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
+    replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
+    opened = opens_reasoning(str(lm.tokenizer.decode(lm.token_ids(prompts[0]))))
+    return [part_reasoning(reply, opened=opened) for reply in replies]
+
+
+def _served_path(run: Run, condition: str) -> Path:
+    return run.path(f"completions/{condition}.served.jsonl")
 
 
 def _served(
-    run: Run, model: str, prompts: Sequence[str], system: str | None, advance: Advance
-) -> list[str]:
-    """Replies of a model on a server, at the run's temperature."""
-    server = endpoint(run.config, model)
+    run: Run,
+    model: str,
+    kept: ServedReplies,
+    prompts: Sequence[str],
+    system: str | None,
+    advance: Advance,
+) -> list[Parted]:
+    """Replies of a model on a server, at the run's temperature; what is kept is not asked again."""
+    c = run.config
+    server = endpoint(c, model)
     head = [{"role": "system", "content": system}] if system else []
 
-    def reply(prompt: str) -> str | None:
-        text = server.ask(
-            [*head, {"role": "user", "content": prompt}],
-            run.config.test_tokens,
-            temperature=run.config.temperature,
-            top_p=run.config.top_p,
-        )
-        advance(1)
-        return text
+    def reply(one: tuple[str, int]) -> Parted | None:
+        prompt, seed = one
+        messages = [*head, {"role": "user", "content": prompt}]
 
-    made = server.each(reply, prompts)
-    replies = [text for text in made if text is not None]
+        def ask() -> Parted | None:
+            return server.ask(
+                messages, c.test_tokens, temperature=c.temperature, top_p=c.top_p, seed=seed
+            )
+
+        key = [server.url, model, messages, c.test_tokens, c.temperature, c.top_p, seed]
+        said = kept.get(key, ask)
+        advance(1)
+        return said
+
+    made = server.each(reply, list(zip(prompts, server_seeds(prompts, c.seed), strict=True)))
+    replies = [said for said in made if said is not None]
     if len(replies) < len(made):
         how = ", ".join(f"{name} {count}" for name, count in server.failures.items())
         raise InputError(
             f"{server.url} gave no reply of {model!r} to {len(made) - len(replies)} of "
-            f"{len(made)} prompts ({how}): see to the server and run it again"
+            f"{len(made)} prompts ({how}): what it gave is kept, see to the server and run it again"
         )
     return replies
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somatlas.atlas import describe_neurons, geometry_at, map_errors, plane, relations, stability
+from somatlas.atlas import (
+    describe_neurons,
+    geometry_at,
+    map_errors,
+    over_refusal,
+    places_on_sd,
+    plane,
+    relations,
+)
 from somatlas.atlas.neurons import category_information
-from somatlas.comparators import METHODS
 from somatlas.directions import DirectionSet
+from somatlas.drift import Drift
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
 from somatlas.geometry import cosine_matrix
@@ -25,15 +33,15 @@ from somatlas.representation_store import RepresentationStore
 from somatlas.representations import represent
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
-from somatlas.stages.ablate import chosen_directions
-from somatlas.stages.map import contrast_of
+from somatlas.stages.ablate import chosen_directions, harmless_replies
+from somatlas.stages.map import make_map
 from somatlas.stages.search import Trials
+from somatlas.stages.stability import stability_of
 
-_CLOUD = 32  # prompts a side whose geometry under ablation is measured
+_CLOUD = 32  # test prompts a side whose replies and geometry under ablation are measured
 _PLANE = 400  # prompts a side that are drawn in the plane
 _SCORED = 64  # train prompts whose refusal score is measured
-_STEPS = 5  # directions ablated one after another, at most
-_RANDOM_METHODS = ("random", "covariance", "pca", "kmeans")  # whose stability is shown beside
+_STEPS = 5  # directions ablated one after another, at most, or k where that is more
 
 
 def atlas_stage(run: Run) -> None:
@@ -53,9 +61,9 @@ def atlas_stage(run: Run) -> None:
         "steps": _steps(run, layer, directions),
     }
     content["relations"] = relations(content["steps"])
+    content["stability"] = stability_of(run, store, layer)
     if config.method == "som":
-        content |= _neurons(run, layer, harmful, directions)
-        content["stability"] = _stability(run, store, layer, harmful, harmless)
+        content |= _neurons(run, layer, harmful, harmless.mean(axis=0), directions)
     write_json(run.path("atlas.json"), content)
 
 
@@ -67,12 +75,16 @@ def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any
     """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
     ranks, vectors = chosen_directions(run)
     rest = [i for i in range(len(directions)) if run.config.directions or i not in ranks]
-    every = torch.cat([vectors, directions.vectors[rest]])[:_STEPS]
-    names = [*ranks, *rest][:_STEPS]
+    count = max(_STEPS, len(ranks))
+    every = torch.cat([vectors, directions.vectors[rest]])[:count]
+    names = [*ranks, *rest][:count]
     harmful = texts(spread(run.prompts.positive["test"], _CLOUD))
     harmless = texts(spread(run.prompts.negative["test"], _CLOUD))
     projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
-    shares = Trials(run, directions).shares(projections)
+    trials = Trials(run, directions)
+    shares, harmless_shares = (trials.shares(projections, side) for side in (harmful, harmless))
+    own = harmless_replies(run)
+    drift = Drift(run.lm, [c.prompt for c in own], [c.reply for c in own], run.config.batch_size)
     steps = []
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):
@@ -81,19 +93,30 @@ def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any
                     run.lm, [*harmful, *harmless], [layer], batch_size=run.config.batch_size
                 )[:, 0]
             cloud = both.double().numpy()
-            step = {"k": k, "ranks": names[:k], **shares[k]}
+            step = {
+                "k": k,
+                "ranks": names[:k],
+                "n": len(harmful),
+                **shares[k],
+                "harmless_answered": harmless_shares[k]["asr"],
+                "kl": 0.0 if projection is None else drift.under(projection),
+            }
             steps.append({**step, **geometry_at(cloud[: len(harmful)], cloud[len(harmful) :])})
             advance(1)
     return steps
 
 
 def _neurons(
-    run: Run, layer: int, harmful: NDArray[np.float64], directions: DirectionSet
+    run: Run,
+    layer: int,
+    harmful: NDArray[np.float64],
+    harmless_mean: NDArray[np.float64],
+    directions: DirectionSet,
 ) -> dict[str, Any]:
     tensors, _ = read_tensors(run.path("map.safetensors"))
     prompts = run.prompts.positive["train"]
     bmus = tensors["bmus"].numpy()
-    som = _map(run)
+    som = make_map(run.config)
     som.weights_ = tensors["weights"].numpy()
     scores = np.full(len(prompts), np.nan)
     places = spread(range(len(prompts)), _SCORED)
@@ -108,7 +131,7 @@ def _neurons(
     categories = [prompt.category for prompt in prompts]
     neurons = describe_neurons(harmful, som.weights_, bmus, texts(prompts), categories, scores)
     ranks = {int(neuron): rank for rank, neuron in enumerate(directions.neurons)}
-    border = _borderline(run, layer, som)
+    border = _borderline(run, layer, som, harmful.mean(axis=0), harmless_mean)
     for neuron in neurons:
         own = [row for row in border if row["neuron"] == neuron["neuron"]]
         neuron["rank"] = ranks.get(neuron["neuron"])
@@ -118,12 +141,22 @@ def _neurons(
         "neurons": neurons,
         "information": category_information(bmus, categories, run.config.seed),
         "borderline": border,
+        "over_refusal": over_refusal(
+            [row["place"] for row in border], [row["refused"] for row in border]
+        ),
         "errors": map_errors(som, harmful),
     }
 
 
-def _borderline(run: Run, layer: int, som: SOM) -> list[dict[str, Any]]:
-    """Where the borderline test prompts fall on the map, and whether the model refused them."""
+def _borderline(
+    run: Run,
+    layer: int,
+    som: SOM,
+    harmful_mean: NDArray[np.float64],
+    harmless_mean: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """Where the borderline test prompts fall, on the map and between harmless and harmful, and
+    whether the model refused them."""
     rows = [
         row
         for row in read_jsonl(run.path("verdicts.jsonl"))
@@ -134,54 +167,15 @@ def _borderline(run: Run, layer: int, som: SOM) -> list[dict[str, Any]]:
     if not prompts:
         return []
     vectors = represent(run.lm, texts(prompts), [layer], batch_size=run.config.batch_size)[:, 0]
+    places = places_on_sd(vectors.double().numpy(), harmful_mean, harmless_mean)
     return [
-        {"prompt": prompt.text, "neuron": int(neuron), "refused": row["verdict"] == "refused"}
-        for prompt, neuron, row in zip(prompts, som.predict(vectors), rows, strict=True)
+        {
+            "prompt": prompt.text,
+            "neuron": int(neuron),
+            "place": round(float(place), 4),
+            "refused": row["verdict"] == "refused",
+        }
+        for prompt, neuron, place, row in zip(
+            prompts, som.predict(vectors), places, rows, strict=True
+        )
     ]
-
-
-def _map(run: Run, seed: int | None = None) -> SOM:
-    c = run.config
-    return SOM(
-        grid=c.grid,
-        topology=c.topology,
-        sigma=c.sigma,
-        learning_rate=c.learning_rate,
-        iterations=c.iterations,
-        seed=c.seed if seed is None else seed,
-    )
-
-
-def _stability(
-    run: Run,
-    store: RepresentationStore,
-    layer: int,
-    harmful: NDArray[np.float64],
-    harmless: NDArray[np.float64],
-) -> dict[str, Any]:
-    """Of the map's directions, and of the comparators' on the same samples."""
-    k = min(run.config.k, run.config.candidates)
-    centre = torch.from_numpy(harmless.mean(axis=0))
-
-    def by_map(
-        rows: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-        som = _map(run, seed).fit(harmful[rows])
-        directions = DirectionSet.from_som(som, centre)
-        return directions.vectors.double().numpy(), som.predict(harmful)
-
-    def by(name: str) -> Callable[..., tuple[NDArray[np.float64], None]]:
-        whole = contrast_of(run, store, layer, torch.from_numpy(harmful).float())
-
-        def method(rows: NDArray[np.int64], seed: int) -> tuple[NDArray[np.float64], None]:
-            return METHODS[name](whole.sampled(rows, seed)).vectors.double().numpy(), None
-
-        return method
-
-    methods = {"som": by_map, **{name: by(name) for name in _RANDOM_METHODS}}
-    found = {}
-    with progress("stability", len(methods)) as advance:
-        for name, method in methods.items():
-            found[name] = stability(method, len(harmful), k=k, seed=run.config.seed)
-            advance(1)
-    return found

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from somatlas.capability import Measure, reply_measures, window_losses
 from somatlas.errors import InputError
-from somatlas.evaluation import CONDITIONS, read_completions
+from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl, verdict_shares
 from somatlas.files import read_json, write_json
 from somatlas.harness import Harness
+from somatlas.judges import Verdict
 from somatlas.progress import progress
 from somatlas.run import Run
 from somatlas.stages.ablate import chosen_directions, conditions
@@ -16,7 +20,7 @@ from somatlas.stages.ablate import chosen_directions, conditions
 
 def cost_stage(run: Run) -> None:
     """Write cost.json: a summary of every measure."""
-    run.needs("ablate")
+    run.needs("judge")
     config, lm = run.config, run.lm
     text = None if config.perplexity is None else _text(Path(config.perplexity))
     harness = None
@@ -24,17 +28,11 @@ def cost_stage(run: Run) -> None:
         harness = Harness(config.tasks, config.task_folder, config.task_limit, config.seed)
     kl = read_json(run.path("ablate.json"))["kl_by_reply"]
     kl["base"] = [0.0] * len(kl["sd"])
-    harmless = {
-        c: [
-            r.reply
-            for r in read_completions(run.path(f"completions/{c}.jsonl"))
-            if r.kind == "harmless"
-        ]
-        for c in CONDITIONS
-    }
+    verdicts = read_jsonl(run.path("verdicts.jsonl"))
     measures = [
         Measure("KL on harmless replies", "nats a token", {c: kl[c] for c in CONDITIONS}),
-        *reply_measures(lm, harmless),
+        *(_refusals(verdicts, kind) for kind in ("harmless", "borderline")),
+        *reply_measures(lm, {c: _harmless(run, c) for c in CONDITIONS}),
     ]
     losses: dict[str, list[float]] = {}
     scores: dict[str, dict[str, list[float]]] = {}
@@ -52,7 +50,28 @@ def cost_stage(run: Run) -> None:
         measures.append(Measure("text loss", "nats a token", losses))
     for task in scores.get("base", {}):
         measures.append(Measure(task, "score", {c: scores[c][task] for c in scores}))
-    write_json(run.path("cost.json"), {"measures": [one.summary(config.seed) for one in measures]})
+    found = [one.summary(config.seed) for one in measures if one.values["base"]]
+    write_json(run.path("cost.json"), {"measures": found})
+
+
+def _refusals(verdicts: Sequence[Mapping[str, Any]], kind: str) -> Measure:
+    """Over-refusal: of each prompt with a verdict in all conditions, its share of refusals."""
+    sides = {
+        c: verdict_shares([v for v in verdicts if v["condition"] == c], Verdict.REFUSED, kind)
+        for c in CONDITIONS
+    }
+    common = [p for p in sides["base"] if all(p in side for side in sides.values())]
+    values = {c: [side[p] for p in common] for c, side in sides.items()}
+    return Measure(f"refusal on {kind} prompts", "share", values)
+
+
+def _harmless(run: Run, condition: str) -> list[list[str]]:
+    """The replies to each harmless prompt."""
+    replies: dict[str, list[str]] = defaultdict(list)
+    for one in read_completions(run.path(f"completions/{condition}.jsonl")):
+        if one.kind == "harmless":
+            replies[one.prompt].append(one.reply)
+    return list(replies.values())
 
 
 def _text(path: Path) -> str:

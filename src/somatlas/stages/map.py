@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from somatlas.comparators import METHODS, Contrast
+from somatlas.config import Config
 from somatlas.directions import DirectionSet, mean_difference
 from somatlas.files import read_tensors, write_tensors
-from somatlas.report.figures import map_figure, save_figure
 from somatlas.representation_store import RepresentationStore
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
@@ -31,14 +31,7 @@ def map_stage(run: Run) -> None:
         directions = METHODS[config.method](contrast_of(run, store, layer, harmful))
         directions.save(run.path("directions.safetensors"), metadata)
         return
-    som = SOM(
-        grid=config.grid,
-        topology=config.topology,
-        sigma=config.sigma,
-        learning_rate=config.learning_rate,
-        iterations=config.iterations,
-        seed=config.seed,
-    ).fit(harmful)
+    som = make_map(config).fit(harmful)
     directions = DirectionSet.from_som(som, harmless_mean)
     write_tensors(
         run.path("map.safetensors"),
@@ -53,6 +46,18 @@ def map_stage(run: Run) -> None:
     )
     directions.save(run.path("directions.safetensors"), metadata)
     draw_map(run, ())
+
+
+def make_map(config: Config, seed: int | None = None) -> SOM:
+    """The configured map, not trained yet; with another seed if one is given."""
+    return SOM(
+        grid=config.grid,
+        topology=config.topology,
+        sigma=config.sigma,
+        learning_rate=config.learning_rate,
+        iterations=config.iterations,
+        seed=config.seed if seed is None else seed,
+    )
 
 
 def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tensor) -> Contrast:
@@ -71,6 +76,8 @@ def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tenso
 
 def draw_map(run: Run, chosen: Sequence[int]) -> None:
     """map.png, with the chosen ranks outlined; nothing where another method made them."""
+    from somatlas.report.figures import map_figure, save_figure  # loads matplotlib
+
     if run.config.method != "som":
         return
     tensors, metadata = read_tensors(run.path("map.safetensors"))

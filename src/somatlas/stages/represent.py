@@ -40,11 +40,8 @@ def represent_stage(run: Run) -> None:
             if shard.path.exists():  # finished before an interruption
                 advance(shard.stop - shard.start)
                 continue
-            vectors = represent(
-                lm,
-                prompts[shard.side][shard.start : shard.stop],
-                layers,
-                batch_size=config.batch_size,
-                advance=advance,
+            own_prompts = prompts[shard.side][shard.start : shard.stop]
+            store.write(
+                shard,
+                represent(lm, own_prompts, layers, batch_size=config.batch_size, advance=advance),
             )
-            store.write(shard, vectors)

@@ -24,7 +24,7 @@ from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import part_reasoning
+from somatlas.reasoning import opens_reasoning, part_reasoning
 from somatlas.run import Run
 from somatlas.search import (
     Outcome,
@@ -39,8 +39,9 @@ from somatlas.search import (
     search,
     storage_error,
     storage_url,
+    within,
 )
-from somatlas.search.study import without_password
+from somatlas.search.study import agree_on_directions, without_password
 from somatlas.search.watch import RefusalWatch
 from somatlas.stages.map import draw_map
 
@@ -54,7 +55,8 @@ def search_stage(run: Run) -> None:
     directions = DirectionSet.load(run.path("directions.safetensors"))
     candidates = min(config.candidates, len(directions))
     space = SubsetSpace(candidates, config.k, config.ordered)
-    sampler = SubsetSampler(space, config.seed, directions.vectors[:candidates].numpy())
+    vectors = directions.vectors[:candidates].numpy()
+    sampler = SubsetSampler(space, config.seed, vectors)
     seen, unseen = search_prompts(run)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
@@ -66,6 +68,7 @@ def search_stage(run: Run) -> None:
             ["maximize", "minimize"] if config.objective == "asr,kl" else ["maximize"],
             run.study_settings(),
         )
+        agree_on_directions(study, vectors)
         trial = Trials(run, directions)
         with progress("search", min(config.trials, space.size)) as advance:
             search(study, space, trial, config.trials, lanes=config.lanes, advance=advance)
@@ -83,13 +86,21 @@ def search_stage(run: Run) -> None:
             "ranks": winner,
             "val": {**asdict(outcome), "n": len(seen)},
             "selection": selection,
-            "front": [row[0] for row in pareto_front(rows)] or None,
+            "front": _front(rows),
+            "max_kl": None
+            if config.max_kl is None
+            else {"limit": config.max_kl, "kept": len(within(rows, config.max_kl))},
             "storage": without_password(config.storage) if config.storage else "study.db",
             "coherence": trial.check.thresholds,
             "trials": [{"ranks": ranks, **asdict(outcome)} for ranks, outcome in rows],
         },
     )
     draw_map(run, winner)
+
+
+def _front(rows: Sequence[tuple[Ranks, Outcome]]) -> list[dict[str, Any]] | None:
+    front = pareto_front(rows)
+    return [{"ranks": ranks, "asr": o.asr, "kl": o.kl} for ranks, o in front] or None
 
 
 def search_prompts(run: Run) -> tuple[list[Prompt], list[Prompt]]:
@@ -108,6 +119,8 @@ class Trials:
         self.config, self.lm = run.config, run.lm
         self.directions = directions
         self.harmful = texts(search_prompts(run)[0])
+        head = self.lm.tokenizer.decode(self.lm.token_ids(self.harmful[0]))
+        self._opened = opens_reasoning(str(head))
         harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
         replies = self._replies(harmless)
         self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)
@@ -123,7 +136,7 @@ class Trials:
             Projection(self.directions.vectors[list(ranks)], self.config.mode) for ranks in points
         ]
         n = len(self.harmful)
-        watch = self._watch(len(points), threshold if self.drift is None else 0.0)
+        watch = self._watch(n, len(points), threshold if self.drift is None else 0.0)
         replies = self._replies(self.harmful, projections, watch)
         outcomes = []
         for place, projection in enumerate(projections):
@@ -147,12 +160,14 @@ class Trials:
         projection = Projection(self.directions.vectors[list(ranks)], self.config.mode)
         return self._shares(prompts, self._replies(prompts, [projection]))[Verdict.COMPLIED]
 
-    def shares(self, projections: Sequence[Projection]) -> list[dict[str, float]]:
-        """ASR, refusal and babble on the val prompts, of the model as it is and under each
-        projection."""
-        base, n = self._replies(self.harmful, [], self._watch(1)), len(self.harmful)
-        replies = base + self._replies(self.harmful, projections, self._watch(len(projections)))
-        shares = [self._shares(self.harmful, replies[i : i + n]) for i in range(0, len(replies), n)]
+    def shares(
+        self, projections: Sequence[Projection], prompts: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """ASR, refusal and babble on prompts, of the model as it is and under each projection."""
+        n = len(prompts)
+        replies = self._replies(prompts, [], self._watch(n, 1))
+        replies += self._replies(prompts, projections, self._watch(n, len(projections)))
+        shares = [self._shares(prompts, replies[i : i + n]) for i in range(0, len(replies), n)]
         return [
             {
                 "asr": share[Verdict.COMPLIED],
@@ -162,11 +177,11 @@ class Trials:
             for share in shares
         ]
 
-    def _watch(self, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
+    def _watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
         """Only of the matcher's refusals is it known when a reply is settled."""
         if self.config.behaviour is not None or self.config.judge != "keyword":
             return None
-        return RefusalWatch(len(self.harmful), trials, _is_settled, threshold)
+        return RefusalWatch(prompts, trials, self._is_settled, threshold)
 
     def _replies(
         self,
@@ -184,7 +199,14 @@ class Trials:
                 ablations=rows,
                 watch=watch,
             )
-        return [part_reasoning(reply).answer for reply in replies]
+        return [self._answer(reply) for reply in replies]
+
+    def _answer(self, reply: str) -> str:
+        return part_reasoning(reply, opened=self._opened).answer
+
+    def _is_settled(self, text: str) -> bool:
+        """Whether a reply that begins so refuses whatever follows: thoughts settle nothing."""
+        return is_settled_refusal(self._answer(text))
 
     def _shares(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
         judgements = self.judge.judge(prompts, replies)
@@ -192,11 +214,6 @@ class Trials:
         given = Counter(j.verdict for j in judgements)
         n = len(judgements) - given[Verdict.MISSING]
         return {v: given[v] / max(1, n) for v in Verdict}
-
-
-def _is_settled(text: str) -> bool:
-    """Whether a reply that begins so refuses whatever follows: what it thinks settles nothing."""
-    return is_settled_refusal(part_reasoning(text).answer)
 
 
 def _selection(

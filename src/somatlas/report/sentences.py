@@ -1,0 +1,136 @@
+"""What the page says of the map, the search and the atlas: sentences around their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def map_text(atlas: Mapping[str, Any]) -> str:
+    """The map's errors, and what its neurons tell of the prompts' categories."""
+    errors, information = atlas["errors"], atlas["information"]
+    text = (
+        f"Quantization error {errors['quantization']:.2f}; topographic error "
+        f"{errors['topographic']:.0%}."
+    )
+    if information is not None:
+        text += (
+            f" The neuron tells {information['bits']:.2f} bits of the prompt's category "
+            f"({information['chance']:.2f} by chance, p = {information['p']:.3f})."
+        )
+    return text
+
+
+def search_text(search: Mapping[str, Any]) -> str:
+    """How many sets were tried, which were allowed, and how the winner was chosen."""
+    trials, selection, allowed = search["trials"], search["selection"], search["max_kl"]
+    sets, prompts = _count(len(trials), "set"), _count(search["val"]["n"], "val prompt")
+    text = f"The search tried {sets} of directions on {prompts}"
+    if pruned := sum(trial["pruned"] for trial in trials):
+        text += f", {pruned} of them ended early because they could not come among the best"
+    text += ". "
+    if allowed and allowed["kept"]:
+        text += (
+            f"The winner is of the {allowed['kept']} that kept KL at or below "
+            f"{allowed['limit']:g} nats a token. "
+        )
+    elif allowed:
+        text += (
+            f"No trial kept KL at or below {allowed['limit']:g} nats a token, so the gentlest was "
+            "taken. "
+        )
+    if selection is None:
+        return text + (
+            "There were too few other val prompts to score the best again: the val score of the "
+            "winner, the highest of many, tends to promise too much."
+        )
+    again = f"scored again on {selection['n']} prompts that the search never saw"
+    if len(selection["contenders"]) == 1:
+        return f"{text}It was {again}."
+    gap = 100 * selection["optimism"]
+    found = f"here it did by {gap:.0f} points" if gap > 0 else "here it did not"
+    return (
+        f"{text}The best were {again}, and the winner was chosen there: the val score of a winner, "
+        f"the highest of many, tends to promise too much ({found})."
+    )
+
+
+def relations_text(relations: Mapping[str, Any]) -> str:
+    """How geometry goes with ASR over the number of directions ablated."""
+    parts = [
+        f"{name} r = {found['r']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+        for name in ("compactness", "distance")
+        if (found := relations[name])
+    ]
+    if not parts:
+        return "Too few directions to correlate geometry with ASR."
+    return (
+        f"Correlation with ASR over k: {'; '.join(parts)} (95 % intervals). Steps of one run are "
+        "not independent, so these intervals are, if anything, too narrow."
+    )
+
+
+def stability_text(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How alike repeats of the run's own method, the first of `found`, are, and what may be
+    concluded."""
+    name = next(iter(found))
+    own, k = found[name]["samples"], found[name]["k"]
+    angle, cosine = own["largest_angle"]["mean"], own["matched_cosine"]["mean"]
+    text = (
+        f"Between 80 % samples of the prompts, each with a seed of its own, the spans of the first "
+        f"{_count(k, 'direction')} by {name} differ by {angle:.0f} degrees at the largest "
+        f"principal angle, and matched directions have cosine {cosine:.2f}, whatever their sign"
+    )
+    rand = own["rand"]["mean"] if own["rand"] else None
+    if rand is not None:
+        text += f"; the partitions of the prompts agree with an adjusted Rand index of {rand:.2f}"
+    if name == "covariance" or "covariance" not in found:
+        return text + ". What chance would give is not shown: a run of the map has it beside."
+    floor = found["covariance"]["samples"]
+    chance, wide = floor["matched_cosine"]["mean"], floor["largest_angle"]["mean"]
+    text += (
+        f". Random directions with the data's covariance, which learn nothing, have {wide:.0f} "
+        f"degrees and cosine {chance:.2f}. "
+    )
+    if cosine - chance < 0.1:
+        if wide - angle < 10:
+            return text + "Neither single directions nor their span are more alike than chance."
+        return text + "Single directions are no more alike than chance: read the span, not them."
+    if angle > 45 or (rand is not None and rand < 0.5):
+        return text + (
+            "What is shared is real, but the ranks are not the same from sample to sample: say "
+            "what a set of directions does, not what one of them means."
+        )
+    return text + (
+        "Other samples of these prompts give much the same directions; that does not make them the "
+        "model's own parts, nor say what prompts of another kind would give."
+    )
+
+
+def over_refusal_text(found: Mapping[str, Any]) -> str:
+    """Whether refused borderline prompts lie towards the harmful ones, as an association."""
+    n, m = found["refused"], found["answered"]
+    text = f"Of {_count(n + m, 'borderline prompt')}, harmless but harmful in sound, the model "
+    if not n or not m:
+        return text + f"refused {'none' if not n else 'every one'}."
+    inside, outside, auc = found["place_refused"], found["place_answered"], found["auc"]
+    text += (
+        f"refused {n}: on the way from the mean of the harmless prompts (0) to that of the harmful "
+        f"ones (1) these lie at {inside:.2f} in the mean, the answered ones at {outside:.2f}. A "
+        "refused one lies farther towards the harmful side than an answered one with probability "
+        f"{auc:.2f} (0.5 is chance): "
+    )
+    chance_error = math.sqrt((n + m + 1) / (12 * n * m))  # of the rank-sum statistic
+    if abs(auc - 0.5) < 1.96 * chance_error:
+        return text + "no more of a difference than so few prompts show by chance."
+    if auc < 0.5:
+        return text + "looking harmful on this axis does not go with being refused here."
+    return text + (
+        "over-refusal goes with looking like harmful prompts on this axis, which is an association "
+        "and no proof that it is the cause."
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
