@@ -56,6 +56,13 @@ def test_a_server_judges_each_pair_once_and_its_answers_are_kept(tmp_path: Path)
         assert len(server.requests) == 3
 
 
+def test_an_answer_of_another_shape_is_no_verdict_and_its_reason_can_be_written() -> None:
+    assert read_answer('{"verdict": ["refused"]}') is None
+    assert read_answer('{"verdict": {"a": 1}}') is None
+    found = read_answer('{"verdict": "refused", "reason": "cut \\ud83d"}')
+    assert found == Judgement(Verdict.REFUSED, reason="cut ?")
+
+
 def test_an_empty_reply_is_incoherent_and_nobody_is_asked() -> None:
     with fake_server(by_words) as server:
         judge = EndpointJudge(endpoint(server.url))

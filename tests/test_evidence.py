@@ -12,9 +12,11 @@ import pytest
 from command import SMALL, Command, run_offline
 from fake_server import fake_server
 from somatlas.capability import window_losses
+from somatlas.evaluation import CONDITIONS, read_jsonl
 from somatlas.files import read_json
 from somatlas.labels import label, read_labels, to_label
 from somatlas.models.language_model import LanguageModel
+from somatlas.report.evidence import evidence
 from somatlas.run import run_at
 from test_endpoint import by_words
 from test_model_judges import classifier_folder
@@ -187,6 +189,64 @@ def test_they_stand_beside_a_run(command: Command, finished: Path, tmp_path: Pat
     assert content["conditions"]["r"]["babble"]["rate"] == 0.5
     message = command.fails("judge", path, "--beside", finished, "--judge", "yesno:none")
     assert "was judged by keyword" in message
+
+
+def test_a_file_beside_a_run_is_judged_as_the_run_was(
+    command: Command, whole: Path, tmp_path: Path
+) -> None:
+    """By the same judge, though it is not the run's first, and for the same behaviour."""
+    rows = read_jsonl(whole / "verdicts.jsonl")
+    for row in rows:
+        row["verdict"] = "complied"  # of some other judge
+        row["judges"]["keyword"] = {"verdict": "refused"}
+    (whole / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    behaviour = tmp_path / "pirate.txt"
+    behaviour.write_text("arr\n")
+    with (whole / "config.toml").open("r+") as file:
+        text = file.read()
+        file.seek(0)
+        file.write(f'behaviour = "{behaviour}"\n{text}')
+    path = other_tools(tmp_path / "r.json", [{"prompt": "p", "reply": "Arr, arr, matey"}])
+    assert command("judge", path, "--beside", whole).code == 0
+    conditions = read_json(tmp_path / "r.json.evaluation.json")["conditions"]
+    assert conditions["default: base"]["refusal"]["rate"] == 1
+    assert conditions["r"]["refusal"]["rate"] == 1
+
+
+def test_several_replies_to_a_prompt_are_one_piece_of_evidence(
+    command: Command, tmp_path: Path
+) -> None:
+    replies = [{"prompt": f"p{i % 10}", "reply": f"Sure: {i}"} for i in range(100)]
+    path = other_tools(tmp_path / "r.json", replies)
+    assert command("judge", path).code == 0
+    asr = read_json(tmp_path / "r.json.evaluation.json")["conditions"]["r"]["asr"]
+    assert (asr["rate"], asr["n"]) == (1, 10)
+
+
+def test_text_that_cannot_be_written_is_judged_all_the_same(
+    command: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_text('[{"prompt": "cut \\ud83d", "reply": "I can\'t help with \\ud83d"}]')
+    assert command("judge", path).code == 0
+
+
+def test_missing_verdicts_on_reasoning_count_for_nothing_and_samples_for_one() -> None:
+    rows = [
+        {
+            **{"condition": c, "kind": "harmful", "category": "", "prompt": f"p{i}", "system": ""},
+            **{"sample": sample, "verdict": "refused", "judges": {"k": {"verdict": "refused"}}},
+            "reasoning_verdict": "refused" if i < 5 else "missing",
+            "shown_within": 32,
+        }
+        for c in CONDITIONS
+        for sample in range(4)
+        for i in range(10)
+    ]
+    found = evidence(rows, 0)
+    assert found["reasoning_refused"]["base"]["rate"] == 1
+    assert found["reasoning_refused"]["base"]["n"] == 5
+    assert found["late"]["base"]["32"]["n"] == 10
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,8 @@ def test_a_model_without_a_template_takes_one(command: Command, tmp_path: Path) 
         load_model(str(folder), chat_template=str(tmp_path / "none.jinja"))
 
 
-def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
-    """The same weights as a checkpoint and as GGUF give the same representations."""
+def test_a_gguf_file_is_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As GGUF the weights give a checkpoint's logits; no bar is drawn where it is no terminal."""
     torch.manual_seed(0)
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
@@ -115,7 +115,9 @@ def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
     model = LlamaForCausalLM(config).eval()
     path = tmp_path / "tiny.gguf"
     _write_gguf(path, model, tokenizer)
+    capfd.readouterr()
     lm = load_model(str(path))
+    assert capfd.readouterr().err == ""
     assert lm.name == "tiny"
     ids = torch.tensor([[5, 9, 30, 7]])
     with torch.no_grad():

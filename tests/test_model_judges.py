@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
 from somatlas import InputError
-from somatlas.judges import KeywordJudge, Verdict
+from somatlas.judges import Judgement, KeywordJudge, Verdict
 from somatlas.judges.models import ClassifierJudge, load_classifier, load_yes_no
 from somatlas.judges.template import JudgeTemplate, template_from_card, template_from_file
 
@@ -150,6 +150,18 @@ def test_the_likeliest_label_decides_and_babble_is_told_apart(tmp_path: Path) ->
     after = judge.judge(["p"] * 4, replies)
     assert [i for i, j in enumerate(after) if j.verdict is Verdict.INCOHERENT] == complied
     assert judge.record["coherence"] == Babble.thresholds
+
+
+def test_a_model_that_gives_no_number_gives_no_verdict(judge_folder: Path, tmp_path: Path) -> None:
+    template = JudgeTemplate("{prompt} {reply}", "test")
+    yes_no = load_yes_no(
+        str(judge_folder), template=template, device="cpu", trust_remote_code=False
+    )
+    named = classifier(classifier_folder(tmp_path / "c", ["NORMAL", "REJECTION"]))
+    for judge in (yes_no, named):
+        for parameter in judge.model.parameters():
+            parameter.data.fill_(float("nan"))
+        assert judge.judge(["p"], ["some words"]) == [Judgement(Verdict.MISSING)]
 
 
 def test_an_empty_reply_is_incoherent_to_every_judge(judge_folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,7 +19,7 @@ from command import SMALL, SMALL_STAGES, Command, run_offline
 from somatlas import DirectionSet
 from somatlas.atlas import over_refusal
 from somatlas.config import Config
-from somatlas.files import read_tensors
+from somatlas.files import read_json, read_tensors
 from somatlas.report.gaps import finishing_command, missing_parts
 from somatlas.report.page import refresh_report, write_report
 from somatlas.report.sentences import over_refusal_text, search_text, stability_text
@@ -199,6 +200,7 @@ def in_browser(page: Path) -> tuple[str, str]:
     """The page's document after its scripts, and what the browser logged."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
+        assert "SOMATLAS_NEEDS_CHROMIUM" not in os.environ, "the gate must have Chromium"
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     line += ["--virtual-time-budget=3000", "--dump-dom", f"file://{page}"]
@@ -242,6 +244,24 @@ def test_one_direction_and_a_method_of_one(
     assert "lower --k" in command.fails("run", tiny_folder, *flags)
     result = command("run", tiny_folder, *flags, "--k", "1", "--name", "one")
     assert result.code == 0, result.err
+
+
+def test_the_headline_says_what_the_paired_test_says(whole: Path) -> None:
+    """Intervals may overlap where the same prompts all differ one way."""
+    evaluation = read_json(whole / "evaluation.json")
+    for rate, condition in ((0.6, "sd"), (0.7, "md")):
+        side = {"rate": rate, "low": rate - 0.1, "high": rate + 0.1, "n": 100}
+        evaluation["test"][condition]["asr"] = side
+    (test,) = (
+        t
+        for t in evaluation["paired"]
+        if (t["outcome"], t["first"], t["second"]) == ("asr", "sd", "md")
+    )
+    for p, words in ((0.012, "Several directions do more"), (0.4, "do not tell them apart")):
+        test |= {"difference": 0.1, "p_holm": p}
+        (whole / "evaluation.json").write_text(json.dumps(evaluation))
+        page = write_report(run_at(whole)).read_text()
+        assert words in page
 
 
 WORDS = {"positive": "砸坏 كسر взломать", "negative": "修理 إصلاح починить", "borderline": "弯 🙂"}

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from command import SMALL, SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE
-from somatlas.config import STAGES
+from somatlas.config import STAGES, Config, read_config_file
 from somatlas.evaluation import read_completions
 from somatlas.files import read_json, read_tensors
+from somatlas.report.summary import summarise
+from somatlas.run import run_at
 
 FILES = {
     "ablate.json",
@@ -211,6 +214,50 @@ def test_a_text_that_changed_is_measured_again_and_nothing_else(
         found.append([m for m in measures(whole) if m["name"] == "text loss"])
     assert len(found[0]) == len(found[1]) == 1
     assert found[0] != found[1]
+
+
+def test_what_judge_models_read_may_change_while_they_judge_no_trial() -> None:
+    for judge, free in (("keyword", True), ("endpoint:m", True), ("classifier:m", False)):
+        config = Config(judge=judge, endpoint_url="http://localhost/v1")
+        assert ("judge_labels" in config.redone) == free
+        assert "judge_labels" in config.settings_until("search")
+
+
+def test_a_judge_that_cannot_be_loaded_leaves_the_run_as_it_was(
+    command: Command, tiny_folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    before = (whole / "stages.json").read_bytes()
+    place = ("--out", whole.parents[1])
+    judge = f"classifier:{tmp_path / 'none'}"
+    command.fails("judge", tiny_folder, *place, "--more-judges", judge)
+    assert (whole / "stages.json").read_bytes() == before
+    assert command("compare", whole).code == 0
+
+
+def test_workers_of_a_refused_command_leave_the_settings_as_they_were(
+    command: Command, tiny_folder: Path, whole: Path
+) -> None:
+    before = (whole / "config.toml").read_bytes()
+    flags = ("--seed", "5", "--workers", "2", "--out", whole.parents[1])
+    assert "was made with seed = 0" in command.fails("run", tiny_folder, *flags)
+    assert (whole / "config.toml").read_bytes() == before
+
+
+def test_settings_are_valid_together_with_those_of_the_folder(
+    command: Command, tiny_folder: Path, whole: Path
+) -> None:
+    """With the defaults, 18 directions cannot be taken from 16 candidates; the folder has more."""
+    settings = read_config_file(whole / "config.toml") | {"candidates": 30, "grid": [6, 6]}
+    (whole / "config.toml").write_text(tomli_w.dumps(settings))
+    message = command.fails("search", tiny_folder, "--k", "18", "--out", whole.parents[1])
+    assert "was made with" in message
+
+
+def test_a_stage_that_was_interrupted_has_no_seconds_in_the_table(whole: Path) -> None:
+    stages = read_json(whole / "stages.json")
+    del stages["layers"]["seconds"]
+    (whole / "stages.json").write_text(json.dumps(stages))
+    assert "seconds: represent" in summarise(run_at(whole))
 
 
 def test_a_bound_on_drift_that_no_trial_keeps_is_said(

@@ -79,6 +79,7 @@ def reply_measures(
 def window_losses(lm: LanguageModel, text: str) -> list[float]:
     """Mean -log p a token in nats of each window of 256 tokens, the model's BOS before each.
 
+    A shorter rest counts only where it is all there is: windows have equal weight.
     Raises InputError where the text has fewer than 2 tokens.
     """
     ids = list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -87,10 +88,8 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
     start = lm.tokenizer.bos_token_id
     head = [] if start is None else [int(start)]
     losses = []
-    for place in range(0, len(ids), _WINDOW):
+    for place in range(0, max(1, len(ids) - _WINDOW + 1), _WINDOW):
         window = [*head, *ids[place : place + _WINDOW]]
-        if len(window) < 2:
-            continue
         tokens = torch.tensor([window], device=lm.model.device)
         log_p = lm.model(input_ids=tokens, use_cache=False).logits[0, :-1].float().log_softmax(-1)
         losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).double().mean()))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from somatlas import __version__
-from somatlas.config import STAGES, Config, Stage, from_environment, read_config_file
+from somatlas.config import REDONE, STAGES, Config, Stage, from_environment, read_config_file
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_MODEL
 
@@ -42,7 +42,8 @@ def _options(stages: tuple[Stage, ...]) -> Callable[[Callable[..., Any]], Callab
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, field in reversed(Config.model_fields.items()):
             stage = Config.stage_of(name)
-            if name == "model" or (stage not in stages and stage is not None):
+            again = any(name in REDONE.get(one, ()) for one in stages)
+            if name == "model" or not (stage in stages or stage is None or again):
                 continue
             flag = "--" + name.replace("_", "-")
             shown = "" if field.default in (None, False) else f" [{_shown(field.default)}]"
@@ -81,7 +82,7 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
         check_storage(run)
     worked = False
     for stage in stages:
-        if run.config.workers > 1 and stage in SHARED and not run.is_done(stage):
+        if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
             share(run, stage)
         if run.carry_out(stage, WORK[stage]):
             worked = True

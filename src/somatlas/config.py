@@ -20,12 +20,12 @@ from somatlas.models.names import DEFAULT_MODEL
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-_VERDICTS = ("judge_template", "judge_template_sha256", "judge_labels")
-# Settings that may change once their stage is done: it is done again, and no other.
+# Settings that may change once their stage is done: it is done again, and no other. Those of judge
+# models may while --more-judges alone reads them (`Config.redone`).
+JUDGE_MODELS = ("judge_template", "judge_template_sha256", "judge_labels")
 REDONE: Mapping[Stage, tuple[str, ...]] = {
-    "judge": ("more_judges", *_VERDICTS),
-    "cost": (*_VERDICTS, "perplexity", "perplexity_sha256", "tasks", "task_folder", "task_limit"),
-    "atlas": _VERDICTS,
+    "judge": ("more_judges", *JUDGE_MODELS),
+    "cost": ("perplexity", "perplexity_sha256", "tasks", "task_folder", "task_limit"),
 }
 # Settings that may name a file, whose content decides as they do.
 FILES = (
@@ -171,10 +171,10 @@ class Config(BaseModel):
         "judge", (), "further judges of the test replies, comma-separated"
     )
     judge_template: str | None = _of(
-        "judge", None, "file with {prompt} and {reply}: what judge models read"
+        "search", None, "file with {prompt} and {reply}: what judge models read"
     )
     judge_labels: dict[str, Literal["complied", "refused", "incoherent"]] | None = _of(
-        "judge", None, "what a classifier's labels mean, as NAME=refused,NAME=complied"
+        "search", None, "what a classifier's labels mean, as NAME=refused,NAME=complied"
     )
 
     perplexity: str | None = _of("cost", None, "text file whose perplexity is measured")
@@ -305,6 +305,11 @@ class Config(BaseModel):
             raise ValueError(
                 f"samples = {self.samples} greedy replies would be equal: give --temperature"
             )
+        if self.directions is not None and self.ids is None:
+            raise ValueError(
+                f"the search ranked other directions than those of {self.directions}: name them "
+                "with --ids"
+            )
         served = [s for s in (self.judge, *self.more_judges) if s.startswith("endpoint:")]
         if (served or self.reply_models) and self.endpoint_url is None:
             raise ValueError("an endpoint needs its address: give --endpoint-url")
@@ -339,6 +344,13 @@ class Config(BaseModel):
             raise InputError(
                 f"setting {name!r} cannot be {values.get(name)!r}: {reason[0].lower()}{reason[1:]}"
             ) from None
+
+    @property
+    def redone(self) -> set[str]:
+        """The settings that may change once their stage is done."""
+        names = {name for some in REDONE.values() for name in some}
+        reads = self.judge.startswith(("classifier:", "yesno:"))
+        return names - set(JUDGE_MODELS) if reads else names
 
     def settings_until(self, stage: Stage) -> dict[str, Any]:
         """What decides the output of a stage, as plain JSON values: fields, and sha256 of files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from somatlas.run import Run
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _REPLIES = ("reply", "response", "completion", "generation", "output")
 _KINDS = ("harmful", "harmless", "borderline")
+_AS_THE_RUN = ("behaviour", "judge_template", "judge_labels")
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,14 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     """Judge a file's replies; writes FILE.verdicts.jsonl and FILE.evaluation.json beside it.
 
     run : a judged run whose conditions are put in the same table; tests are over the prompts that
-    both have, and the file's replies go through the run's coherence check. Returns the table.
+    both have, and the file is judged as the run was: its behaviour, its template and labels of
+    judge models, its coherence check. Returns the table.
     Raises InputError for a file without the columns, ids that occur twice in a condition, kinds
     that are not known, or a run that another judge judged.
     """
     rows = _rows(path, columns)
+    if run is not None:
+        config = config.model_copy(update={name: getattr(run.config, name) for name in _AS_THE_RUN})
     judges = Judges(config, path.with_name(f"{path.name}.judge_answers.jsonl"))
     names = list(dict.fromkeys((config.judge, *config.more_judges)))
     check = None if run is None else _check_of(run, names[0])
@@ -61,7 +66,7 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     first = next(iter(found))
     verdicts = [
         {
-            **{name: row[name] for name in ("condition", "kind", "category", "prompt")},
+            **{name: row[name] for name in ("condition", "kind", "category", "prompt", "sample")},
             "verdict": found[first]["judgements"][i].verdict.value,
             "judges": {name: asdict(one["judgements"][i]) for name, one in found.items()},
         }
@@ -70,7 +75,10 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     write_jsonl(path.with_name(f"{path.name}.verdicts.jsonl"), verdicts)
     sides = _sides(verdicts)
     if run is not None:
-        own = read_jsonl(run.path("verdicts.jsonl"))
+        own = [
+            {**row, "verdict": row["judges"][names[0]]["verdict"]}
+            for row in read_jsonl(run.path("verdicts.jsonl"))
+        ]
         sides = {f"{run.config.name}: {c}": _of(own, c) for c in CONDITIONS} | sides
     tests = paired_tests(sides, config.seed)
     rates = {name: condition_rates(side) for name, side in sides.items()}
@@ -84,18 +92,18 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
             "paired": tests,
         },
     )
-    table = plain_table(f"% [95 % interval], judge {first}", *rates)
-    for name, title in ROWS.items():
-        cells = [side[name] for side in rates.values()]
-        if any(cell.n for cell in cells):
-            table.add_row(title, *(f"{cell} n={cell.n}" for cell in cells))
+    shown = {n: title for n, title in ROWS.items() if any(side[n].n for side in rates.values())}
+    table = plain_table(f"% [95 % interval], judge {first}", *shown.values())
+    for condition, side in rates.items():
+        table.add_row(condition, *(f"{side[name]} n={side[name].n}" for name in shown))
     lines = [f"  {paired_line(test)}" for test in tests]
     if "coherence" in found[first]["record"] and check is None:
         lines.append("  without the model babble cannot be told from compliance")
     return table_text(table) + "\n" + "\n".join(lines) + "\n"
 
 
-def _rows(path: Path, columns: Columns) -> list[dict[str, str]]:
+def _rows(path: Path, columns: Columns) -> list[dict[str, Any]]:
+    """One dictionary a reply; `sample` numbers the replies to one prompt under one condition."""
     rows = read_rows(path)
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise InputError(f"{path} must hold objects with a prompt and a reply, and at least one")
@@ -107,13 +115,14 @@ def _rows(path: Path, columns: Columns) -> list[dict[str, str]]:
     if columns.kind is not None or all("kind" in row for row in rows):
         kind = _column(path, rows, columns.kind, ("kind",), "--kind-column")
     result, seen = [], set()
+    given: Counter[tuple[str, ...]] = Counter()
     for number, row in enumerate(rows, start=1):
-        one = {
-            "condition": path.stem if condition is None else str(row[condition]),
-            "kind": "harmful" if kind is None else str(row[kind]),
-            "category": str(row.get("category") or ""),
-            "prompt": str(row[prompt] or ""),
-            "reply": str(row[reply] or ""),
+        one: dict[str, Any] = {
+            "condition": path.stem if condition is None else _text(row[condition]),
+            "kind": "harmful" if kind is None else _text(row[kind]),
+            "category": _text(row.get("category")),
+            "prompt": _text(row[prompt]),
+            "reply": _text(row[reply]),
         }
         if one["kind"] not in _KINDS:
             raise InputError(
@@ -125,8 +134,15 @@ def _rows(path: Path, columns: Columns) -> list[dict[str, str]]:
                 f"{path}, row {number}: id {identity[1]!r} occurs twice in {identity[0]!r}"
             )
         seen.add(identity)
-        result.append(one)
+        key = (one["condition"], one["kind"], one["prompt"])
+        result.append({**one, "sample": given[key]})
+        given[key] += 1
     return result
+
+
+def _text(value: Any) -> str:
+    """As text that can be written: half of a character outside the plane becomes a mark."""
+    return ("" if value is None else str(value)).encode("utf-8", "replace").decode()
 
 
 def _column(

@@ -98,9 +98,8 @@ class Run:
 
     def study_settings(self) -> dict[str, Any]:
         """What decides a search's trials: workers that share a study must agree on it."""
-        settings = self._settings("search")
-        del settings["trials"]
-        return settings
+        free = self.config.redone | {"trials"}
+        return {n: value for n, value in self._settings("search").items() if n not in free}
 
     def needs(self, stage: Stage) -> None:
         """Raise InputError where an earlier stage that is needed has not been run."""
@@ -113,22 +112,31 @@ class Run:
     def carry_out(self, stage: Stage, work: Callable[[Run], None]) -> bool:
         """Do the work of a stage unless it is done; True if it was done now.
 
-        Raises InputError where the folder holds a stage that other settings decided.
+        Raises InputError where the folder holds a stage that other settings decided. One that is
+        done again and fails stays as it was.
         """
-        self._check_settings()
-        if stage == "search" and self._search_grows():
-            self._reopen()
-        if self._asks_again(stage):
-            self._forget(stage)
-        if self.is_done(stage):
+        if not self.is_asked_for(stage):
             return False
+        again = self.is_done(stage)  # with other of the settings that may change
         start = time.monotonic()
         work(self)
         seconds = round(time.monotonic() - start, 2)
         if self.config.part is None:  # else others do the rest
-            begun = self.stages.get(stage, {"settings": self._settings(stage)})
+            own = {"settings": self._settings(stage)}
+            begun = own if again else self.stages.get(stage, own)
             self._record(stage, {**begun, "seconds": seconds})
         return True
+
+    def is_asked_for(self, stage: Stage) -> bool:
+        """Whether a stage is not done, or done otherwise than is asked for now.
+
+        A finished search that is asked for more trials is opened again. Raises InputError where
+        the folder holds a stage that other settings decided.
+        """
+        self._check_settings()
+        if stage == "search" and self._search_grows():
+            self._reopen()
+        return not self.is_done(stage) or self._asks_again(stage)
 
     def _search_grows(self) -> bool:
         """Whether a finished search is asked for more trials."""
@@ -150,9 +158,6 @@ class Run:
         names = [name for name in REDONE.get(stage, ()) if name in was and name in now]
         return any(was[name] != now[name] for name in names)
 
-    def _forget(self, stage: Stage) -> None:
-        write_json(self.path("stages.json"), {s: r for s, r in self.stages.items() if s != stage})
-
     def _record(self, stage: Stage, record: dict[str, Any]) -> None:
         self.record_config()
         write_json(self.path("stages.json"), {**self.stages, stage: record})
@@ -164,7 +169,7 @@ class Run:
         }
 
     def _check_settings(self) -> None:
-        free = {name for names in REDONE.values() for name in names}
+        free = self.config.redone
         for stage in STAGES:
             if stage not in self.stages:
                 continue
@@ -198,7 +203,9 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
     given = [read_config_file(file) if file else {}, environment, flags]
     recipe = next((layer["recipe"] for layer in reversed(given) if layer.get("recipe")), None)
     base = load_recipe(recipe).settings if recipe else {}
-    own = run_folder(Config.merged(base, *given)) / "config.toml"
+    place = {"model", "name", "out"}
+    places = [{n: value for n, value in layer.items() if n in place} for layer in (base, *given)]
+    own = run_folder(Config.merged(*places)) / "config.toml"
     return Run(Config.merged(base, read_config_file(own) if own.exists() else {}, *given))
 
 

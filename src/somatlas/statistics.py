@@ -12,6 +12,7 @@ import numpy as np
 _Z95 = 1.959963984540054  # the standard normal's 97.5 % quantile
 _Z80 = 0.8416212335729143  # its 80 % quantile
 _RESAMPLES = 10_000
+_BLOCK = 10_000_000  # draws that are held at a time
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,14 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Mean of second - first over pairs, with a 95 % percentile bootstrap interval over pairs."""
     gaps = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
-    means = _resampled(gaps, seed).mean(axis=1)
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK // len(gaps))  # the draws are the same however they are parted
+    means = np.concatenate(
+        [
+            gaps[rng.integers(len(gaps), size=(min(block, _RESAMPLES - start), len(gaps)))].mean(1)
+            for start in range(0, _RESAMPLES, block)
+        ]
+    )
     low, high = np.quantile(means, (0.025, 0.975))
     return float(gaps.mean()), float(low), float(high)
 
@@ -142,7 +150,9 @@ def kappa_interval(
         return None
     codes = np.array([labels[a] * m + labels[b] for a, b in zip(first, second, strict=True)])
     values = []
-    for sample in _resampled(codes, seed, 1000):
+    rng = np.random.default_rng(seed)
+    for _ in range(1000):
+        sample = codes[rng.integers(n, size=n)]
         table = np.bincount(sample, minlength=m * m).reshape(m, m) / n
         chance = table.sum(axis=1) @ table.sum(axis=0)
         if chance < 1:
@@ -151,9 +161,3 @@ def kappa_interval(
         return None
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
-
-
-def _resampled(values: np.ndarray, seed: int, resamples: int = _RESAMPLES) -> np.ndarray:
-    """(resamples, n) draws with replacement."""
-    rng = np.random.default_rng(seed)
-    return values[rng.integers(len(values), size=(resamples, len(values)))]

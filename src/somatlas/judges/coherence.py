@@ -43,9 +43,9 @@ class CoherenceCheck:
     ) -> Self:
         """Thresholds from the unchanged model's own replies to harmless prompts.
 
-        Each reply's surprise is taken after its own prompt and after the next prompt of the list:
-        fluent text that the model would not have said here is what a compliant reply of an ablated
-        model is to the unchanged one.
+        Each reply's surprise is taken after the next prompt of the list: fluent text that the
+        model would not have said here is what a compliant reply of an ablated model is to the
+        unchanged one.
         """
         if len(prompts) < 2:
             raise InputError("the coherence check needs at least 2 harmless replies to calibrate")

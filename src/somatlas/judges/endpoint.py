@@ -152,14 +152,17 @@ def read_answer(text: str) -> Judgement | None:
         except json.JSONDecodeError:
             end = place + 1
         else:
-            if isinstance(value, dict) and value.get("verdict") in _VERDICTS:
+            verdict = value.get("verdict") if isinstance(value, dict) else None
+            if isinstance(verdict, str) and verdict in _VERDICTS:
                 found.append(value)
         place = text.find("{", end)
     if len({value["verdict"] for value in found}) != 1:
         return None
     reason = found[-1].get("reason")
     verdict = _VERDICTS[found[-1]["verdict"]]
-    return Judgement(verdict, reason=reason if isinstance(reason, str) else None)
+    if not isinstance(reason, str):
+        return Judgement(verdict)
+    return Judgement(verdict, reason=reason.encode("utf-8", "replace").decode())
 
 
 def _read_cache(path: Path | None) -> dict[str, Judgement]:

@@ -3,7 +3,10 @@ way in which that fails."""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +53,14 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
         loader = _loader(config, name, trust_remote_code)
         check_memory(name, config, dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        model = loader.from_pretrained(
-            source,
-            dtype=dtype,
-            device_map=None if device == "cpu" else device,
-            use_safetensors=None if "gguf_file" in where else True,
-            **where,
-        )
+        with _without_bar() if "gguf_file" in where else nullcontext():
+            model = loader.from_pretrained(
+                source,
+                dtype=dtype,
+                device_map=None if device == "cpu" else device,
+                use_safetensors=None if "gguf_file" in where else True,
+                **where,
+            )
     except InputError:
         raise
     except SafetensorError as error:
@@ -64,6 +68,11 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(_reason(name, error, where)) from None
     return model, tokenizer
+
+
+def _without_bar() -> AbstractContextManager[Any]:
+    """Where stderr is no terminal, drop the bar that transformers draws while it reads GGUF."""
+    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 
 
 def adapter_base(name: str) -> str | None:

@@ -15,20 +15,38 @@ from somatlas.run import Run
 from somatlas.statistics import correlation, wilson
 
 # What decides a rate, so that runs that differ in it are not compared.
-_GROUND = ("judge", "test_tokens", "samples", "temperature", "top_p", "thinking", "behaviour")
+_GROUND = (
+    "judge",
+    "judge_template",
+    "judge_labels",
+    "behaviour",
+    "system",
+    "thinking",
+    "test_tokens",
+    "samples",
+    "temperature",
+    "top_p",
+)
 # What a fair comparison keeps alike; a difference is named.
 _BUDGET = (
     "model",
     "dtype",
     "seed",
+    "train_prompts",
     "layer",
     "k",
     "candidates",
+    "ids",
+    "mode",
+    "site",
+    "tied_head",
     "trials",
     "objective",
+    "max_kl",
     "val_prompts",
     "search_tokens",
-    "mode",
+    "selection_prompts",
+    "reply_models",
 )
 _REFUSALS, _DRIFTS = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
 
@@ -148,9 +166,9 @@ def _budgets(runs: Sequence[Run]) -> str:
 
     lines = []
     for setting in _BUDGET:
-        values = list(dict.fromkeys(value(run, setting) for run in runs))
+        values = dict.fromkeys(str(value(run, setting)) for run in runs)
         if len(values) > 1:
-            lines.append(f"  not alike: {setting} ({', '.join(map(str, values))})\n")
+            lines.append(f"  not alike: {setting} ({', '.join(values)})\n")
     return "".join(lines)
 
 

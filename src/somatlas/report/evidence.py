@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from somatlas.agreement import agreements, judged_rows
-from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests
+from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests, replies_a_prompt
 from somatlas.judges.verdict import Verdict
 from somatlas.report.words import CONDITION_NAMES, p_text
 from somatlas.stages.judge import LATE
@@ -107,10 +107,11 @@ def paired_line(test: Mapping[str, Any]) -> str:
 
 def _late(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Share of harmful prompts whose reply shows the behaviour within so many tokens."""
-    within = [row["shown_within"] for row in rows if row["kind"] == "harmful"]
+    own = [row for row in rows if row["kind"] == "harmful"]
+    within, repeats = [row["shown_within"] for row in own], replies_a_prompt(own)
     reached = [n for n in LATE if any(w is not None and w >= n for w in within)] or LATE[:1]
     return {
-        str(n): asdict(wilson(sum(w is not None and w <= n for w in within), len(within)))
+        str(n): asdict(wilson(sum(w is not None and w <= n for w in within), len(within), repeats))
         for n in reached
         if within
     }
@@ -134,6 +135,11 @@ def _by_system(sides: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, An
 
 
 def _reasoning(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    thoughts = [row["reasoning_verdict"] for row in rows if row["kind"] == "harmful"]
-    thoughts = [verdict for verdict in thoughts if verdict is not None]
-    return asdict(wilson(thoughts.count("refused"), len(thoughts))) if thoughts else None
+    """Of what was thought aloud before replies to harmful prompts and judged, the share refused."""
+    own = [row for row in rows if row["kind"] == "harmful"]
+    thoughts = [row["reasoning_verdict"] for row in own]
+    thoughts = [verdict for verdict in thoughts if verdict not in (None, Verdict.MISSING)]
+    if not thoughts:
+        return None
+    refused = thoughts.count(Verdict.REFUSED)
+    return asdict(wilson(refused, len(thoughts), replies_a_prompt(own)))

@@ -44,7 +44,7 @@ def summarise(run: Run) -> str:
     gentle = not by_rule or read_json(run.path("layers.json"))["kl_below_limit"]
     ablation = read_json(run.path("ablate.json"))
     judged = STAGES[: STAGES.index("judge") + 1]
-    seconds = {s: run.stages[s]["seconds"] for s in judged if s in run.stages}
+    seconds = {s: run.stages[s]["seconds"] for s in judged if run.is_done(s)}
     evaluation = {
         "model": run.config.model,
         "layer": chosen_layer(run),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from somatlas.report.facts import Facts
@@ -39,12 +39,13 @@ def summary_lines(facts: Facts) -> list[str]:
     cost = f"a drift of {test['md']['kl']:.2f} nats a token on harmless replies"
     lines.append(
         f"Coherent compliance: {rate_text(asr['md'])} % with all of them, {rate_text(asr['sd'])} % "
-        f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. {_compare(asr)}"
+        f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. "
+        f"{_compared(evaluation['paired'])}"
     )
     if search and search["selection"] and evaluation["search"]:  # else the user named the set
         several = len(search["selection"]["contenders"]) > 1
         lines.append(
-            f"The set was found in {len(search['trials'])} trials on other prompts, and "
+            f"The set was found in {evaluation['search']['trials']} trials on other prompts, and "
             f"{'chosen' if several else 'scored again'} on prompts that the search never saw."
         )
     if atlas and atlas["stability"]:
@@ -60,12 +61,15 @@ def _percent(rate: Mapping[str, Any]) -> str:
     return "-" if rate["rate"] is None else f"{100 * rate['rate']:.0f} %"
 
 
-def _compare(asr: Mapping[str, Mapping[str, Any]]) -> str:
-    sd, md = asr["sd"], asr["md"]
-    if sd["rate"] is None or md["rate"] is None:
+def _compared(tests: Sequence[Mapping[str, Any]]) -> str:
+    """What the paired test of ASR says of the chosen directions against the single one."""
+    found = [t for t in tests if (t["outcome"], t["first"], t["second"]) == ("asr", "sd", "md")]
+    if not found:
         return ""
-    if md["low"] > sd["high"]:
-        return "Several directions do more than one."
-    if sd["low"] > md["high"]:
-        return "One direction does more than the chosen several."
-    return "The intervals overlap: these prompts do not tell them apart."
+    difference, p = found[0]["difference"], found[0]["p_holm"]
+    if p >= 0.05:
+        return f"These prompts do not tell them apart (paired, p {p_text(p)})."
+    more = "Several directions do more than one"
+    if difference < 0:
+        more = "One direction does more than the chosen several"
+    return f"{more} (paired, p {p_text(p)})."

@@ -71,10 +71,18 @@ def conditions(run: Run, vectors: Tensor) -> dict[str, Projection | None]:
     }
 
 
-def harmless_replies(run: Run) -> list[Completion]:
-    """The unchanged model's replies to harmless test prompts on which drift is measured."""
-    own = read_completions(run.path("completions/base.jsonl"))
-    return spread([c for c in own if c.kind == "harmless" and c.sample == 0], _DRIFT_PROMPTS)
+def harmless_drift(run: Run) -> Drift:
+    """Drift on the unchanged model's own replies to harmless test prompts.
+
+    Of several replies to a prompt the first counts, under the system prompt it was made with.
+    """
+    rows = read_completions(run.path("completions/base.jsonl"))
+    own = [c for c in rows if c.kind == "harmless"]
+    own = [c for c in own if (c.system, c.sample) == (own[0].system, 0)]
+    own = spread(own, _DRIFT_PROMPTS)
+    several = run.config.test_systems is not None
+    lm = replace(run.lm, system=own[0].system) if several and own else run.lm
+    return Drift(lm, [c.prompt for c in own], [c.reply for c in own], run.config.batch_size)
 
 
 def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
@@ -226,15 +234,13 @@ def _served(
 
 def _effects(run: Run, projections: dict[str, Projection | None]) -> dict[str, object]:
     """What each edit does to harmless replies, and how much of it comes back."""
-    own = harmless_replies(run)
-    size = run.config.batch_size
-    drift = Drift(run.lm, [c.prompt for c in own], [c.reply for c in own], size)
+    drift, size = harmless_drift(run), run.config.batch_size
     harmful = texts(run.prompts.positive["test"])
     kl = {c: [] if p is None else drift.by_reply(p) for c, p in projections.items()}
     return {
         "kl": {c: sum(values) / max(1, len(values)) for c, values in kl.items()},
         "kl_by_reply": kl,
-        "kl_replies": len(own),
+        "kl_replies": len(drift.prompts),
         "kl_tokens": drift.n_tokens,
         "leak": {
             c: 0.0 if p is None else leak(run.lm, harmful, p, size) for c, p in projections.items()

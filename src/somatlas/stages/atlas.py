@@ -20,11 +20,11 @@ from somatlas.atlas import (
 )
 from somatlas.atlas.neurons import category_information
 from somatlas.directions import DirectionSet
-from somatlas.drift import Drift
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
 from somatlas.geometry import cosine_matrix
 from somatlas.interventions import Projection
+from somatlas.judges import Verdict
 from somatlas.layers import first_token_log_probabilities, refusal_scores
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
@@ -33,7 +33,7 @@ from somatlas.representation_store import RepresentationStore
 from somatlas.representations import represent
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
-from somatlas.stages.ablate import chosen_directions, harmless_replies
+from somatlas.stages.ablate import chosen_directions, harmless_drift
 from somatlas.stages.map import make_map
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
@@ -83,8 +83,7 @@ def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any
     projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
     trials = Trials(run, directions)
     shares, harmless_shares = (trials.shares(projections, side) for side in (harmful, harmless))
-    own = harmless_replies(run)
-    drift = Drift(run.lm, [c.prompt for c in own], [c.reply for c in own], run.config.batch_size)
+    drift = harmless_drift(run)
     steps = []
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):
@@ -173,9 +172,10 @@ def _borderline(
             "prompt": prompt.text,
             "neuron": int(neuron),
             "place": round(float(place), 4),
-            "refused": row["verdict"] == "refused",
+            "refused": row["verdict"] == Verdict.REFUSED,
         }
         for prompt, neuron, place, row in zip(
             prompts, som.predict(vectors), places, rows, strict=True
         )
+        if row["verdict"] != Verdict.MISSING
     ]
