@@ -342,7 +342,7 @@ def test_the_cost_of_each_condition_is_measured(
     over = measures["refusal on borderline prompts"]["conditions"]
     assert over["md"]["mean"] == test["md"]["borderline_refusal"]["rate"]
     assert "d_low" in over["md"]
-    assert measures["text loss"]["n"] == 4
+    assert measures["text loss"]["n"] == 3  # whole windows
     assert "perplexity" in result.out
     message = command.fails(
         "cost", tiny_folder, "--out", finished.parents[1], "--perplexity", tmp_path / "none"
@@ -353,7 +353,7 @@ def test_the_cost_of_each_condition_is_measured(
 def test_window_losses_are_the_models_own(tiny: LanguageModel) -> None:
     import torch
 
-    text = "abcdefgh" * 40
+    text = "abcdefgh" * 70  # two windows and a rest, which is left out
     ids = tiny.tokenizer(text, add_special_tokens=False)["input_ids"]
     losses = window_losses(tiny, text)
     assert len(losses) == 2
@@ -361,6 +361,7 @@ def test_window_losses_are_the_models_own(tiny: LanguageModel) -> None:
     with torch.no_grad():
         expected = tiny.model(row, labels=row).loss
     assert losses[0] == pytest.approx(float(expected), rel=1e-4)
+    assert len(window_losses(tiny, "abcdefgh")) == 1
 
 
 @pytest.mark.slow

@@ -124,6 +124,9 @@ def test_a_gguf_file_is_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str
         torch.testing.assert_close(
             lm.model(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-4
         )
+    lm.model.save_pretrained(tmp_path / "saved")  # as --save-model does
+    again = LlamaForCausalLM.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def _write_gguf(path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 import json
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,16 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
         raise InputError(f"the weights of {name} are damaged ({error}): fetch them again") from None
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(_reason(name, error, where)) from None
+    if "gguf_file" in where:
+        _forget_quantiser(model)
     return model, tokenizer
+
+
+def _forget_quantiser(model: PreTrainedModel) -> None:
+    """What is read from GGUF has plain weights; transformers would not save it all the same."""
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
 
 
 def _without_bar() -> AbstractContextManager[Any]:
@@ -86,6 +97,14 @@ def adapter_base(name: str) -> str | None:
         raise InputError(f"{path} is no adapter's configuration ({error})") from None
 
 
+def merge_adapter(model: PreTrainedModel, folder: str | PathLike[str]) -> PreTrainedModel:
+    """The model with an adapter's changes in its weights."""
+    with warnings.catch_warnings():  # PEFT asks transformers for attributes by their old names
+        warnings.simplefilter("ignore", FutureWarning)
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return merged
+
+
 def with_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """The model with a PEFT adapter merged in; an output head keeps its own matrix.
 
@@ -93,7 +112,7 @@ def with_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """
     untie_head(model)
     try:
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        merged = merge_adapter(model, folder)
     except (RuntimeError, ValueError, KeyError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(

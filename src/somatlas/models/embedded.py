@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
-from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -30,6 +29,7 @@ from transformers import (
 
 from somatlas.errors import InputError
 from somatlas.files import atomic_folder
+from somatlas.models.checkpoint import merge_adapter
 from somatlas.models.hub import hub_reachable
 from somatlas.models.names import BASE
 
@@ -69,7 +69,7 @@ def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if name != BASE:
         with as_file(files("somatlas") / "data" / "adapters" / name) as adapter:
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+            model = merge_adapter(model, adapter)
     return model, tokenizer
 
 
