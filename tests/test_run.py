@@ -255,7 +255,7 @@ def test_settings_are_valid_together_with_those_of_the_folder(
 
 def test_a_stage_that_was_interrupted_has_no_seconds_in_the_table(whole: Path) -> None:
     stages = read_json(whole / "stages.json")
-    del stages["layers"]["seconds"]
+    del stages["search"]["seconds"]
     (whole / "stages.json").write_text(json.dumps(stages))
     assert "seconds: represent" in summarise(run_at(whole))
 
