@@ -8,18 +8,14 @@ is measured on a few trials and layers and multiplied: each costs the same.
 
 from __future__ import annotations
 
-import argparse
-import random
-import tempfile
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
-from baseline import Baseline, checkpoint
-from common import MODEL, Row, timed, write
-from samplers import SEARCH, compared
-from somatlas import DirectionSet, Projection
-from somatlas.config import Config
+from baseline import Baseline
+from common import Row, timed, write
+from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
+from somatlas import Projection
 from somatlas.files import read_json
 from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict
 from somatlas.layers import (
@@ -29,46 +25,18 @@ from somatlas.layers import (
     refusal_scores,
     score_layer,
 )
+from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.sets import spread, texts
 from somatlas.representation_store import RepresentationStore
-from somatlas.run import Run
-from somatlas.search import (
-    SubsetSampler,
-    SubsetSpace,
-    contenders,
-    finished_trials,
-    open_storage,
-    open_study,
-    search,
-    storage_url,
-)
-from somatlas.stages.search import Trials
 
-PROMPTS, TOKENS, TRIALS, PAPER_TRIALS, PAPER_LAYERS = 41, 48, 32, 3, 3
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    folder = parser.parse_args().run
-    with checkpoint() as saved:
-        measure(folder, saved)
+TRIALS, PAPER_LAYERS = 32, 3
 
 
 def measure(folder: Path, saved: Path) -> None:
     """folder : of the run. saved : the model's checkpoint, for the baselines."""
-    directions = DirectionSet.load(folder / "directions.safetensors")
-    prompts = bundled_prompts()
-    harmful = texts(spread(prompts.positive["val"], PROMPTS))
-    config = Config(
-        model=MODEL, val_prompts=PROMPTS, search_tokens=TOKENS, selection_prompts=32, out=folder
-    )
-    run = Run(config)
-    trials = Trials(run, directions)
-    space = SubsetSpace(min(16, len(directions)), 3)
-    rng = random.Random(1)
-    points = [space.draw(rng) for _ in range(PAPER_TRIALS)]
+    trials, space, points = trials_of(folder)
+    directions, harmful = trials.directions, trials.harmful
     check = trials.check
 
     def judged(replies: list[str], check: CoherenceCheck) -> float:
@@ -121,53 +89,19 @@ def measure(folder: Path, saved: Path) -> None:
         ),
     ]
     write("trials", rows)  # as it goes: the whole takes a quarter of an hour
-    rows += _search(trials, directions, space, seconds["p"])
+    rows += search_rows(trials, space, TRIALS, seconds["p"], targets=(2.5, 8))
     write("trials", rows)
-    harmless = texts(spread(prompts.negative["val"], 32))
-    rows.append(_layers(folder, saved, harmful[:32], harmless, run))
+    harmless = texts(spread(bundled_prompts().negative["val"], 32))
+    rows.append(_layers(folder, saved, harmful[:32], harmless, trials.lm))
     write("trials", rows)
 
 
-def _search(
-    trials: Trials, directions: DirectionSet, space: SubsetSpace, paper: float
-) -> list[Row]:
-    sampler = SubsetSampler(space, 0, directions.vectors[: space.candidates].numpy())
-    with tempfile.TemporaryDirectory() as place:
-        study = open_study(
-            open_storage(storage_url(Path(place) / "s.db")), "s", sampler, ["maximize"], {}
-        )
-        lanes = trials.config.lanes
-        whole, _ = timed(lambda: search(study, space, trials, TRIALS, lanes=lanes))
-        winner, outcome = contenders(finished_trials(study, space))[0]
-    print(f"search: {winner}, ASR {outcome.asr:.3f} on val", flush=True)
-    as_good = median(compared().as_good)
-    protocol = f"paper protocol ({PAPER_TRIALS} trials measured)"
-    return [
-        Row(
-            f"a search of {TRIALS} trials",
-            protocol,
-            f"{whole:.0f} s",
-            f"{TRIALS * paper:.0f} s",
-            TRIALS * paper / whole,
-            2.5,
-        ),
-        Row(
-            f"a search to a winner as good as the paper's sampler's of {SEARCH} trials: "
-            f"{as_good:.0f} trials (median, samplers.py)",
-            protocol,
-            f"{as_good * whole / TRIALS:.0f} s",
-            f"{SEARCH * paper:.0f} s",
-            SEARCH * paper / (as_good * whole / TRIALS),
-            8,
-        ),
-    ]
-
-
-def _layers(folder: Path, saved: Path, harmful: list[str], harmless: list[str], run: Run) -> Row:
+def _layers(
+    folder: Path, saved: Path, harmful: list[str], harmless: list[str], lm: LanguageModel
+) -> Row:
     tokens = read_json(folder / "layers.json")["refusal_tokens"]["ids"]
     store = RepresentationStore.open(folder / "representations")
     single = (store.means("positive") - store.means("negative")).float()
-    lm = run.lm
     layers = list(candidate_layers(lm.n_layers))
 
     def ours() -> list[float]:
@@ -214,4 +148,4 @@ def _layers(folder: Path, saved: Path, harmful: list[str], harmless: list[str], 
 
 
 if __name__ == "__main__":
-    main()
+    on_a_run(__doc__, measure)

@@ -97,13 +97,18 @@ class Tiring:
         return {"content": f"{self.says} {prompt}", "reasoning": f"{prompt}?"}
 
 
+def edited_at(server: FakeServer, folder: Path) -> tuple[str | Path, ...]:
+    """The flags that let a server make the last condition's replies of the run in a folder."""
+    place = ("--out", folder.parents[1], "--endpoint-url", server.url)
+    return (*place, "--reply-models", "md=edited")
+
+
 def test_what_a_server_replied_before_it_failed_is_not_asked_again(
     command: Command, unreplied: Path, tiny_folder: Path
 ) -> None:
     answer = Tiring(5, "So:")
     with fake_server(answer) as server:
-        flags = ("--out", unreplied.parents[1], "--endpoint-url", server.url)
-        flags = (*flags, "--reply-models", "md=edited")
+        flags = edited_at(server, unreplied)
         message = command.fails("ablate", tiny_folder, *flags)
         assert "to 13 of 18 prompts (bad request 13): what it gave is kept" in message
         every = asked(server)
@@ -128,8 +133,7 @@ def test_what_a_server_replied_before_the_search_found_others_is_asked_again(
 ) -> None:
     answer = Tiring(17, "Old:")
     with fake_server(answer) as server:
-        flags = ("--out", unreplied.parents[1], "--endpoint-url", server.url)
-        flags = (*flags, "--reply-models", "md=edited")
+        flags = edited_at(server, unreplied)
         assert "to 1 of 18 prompts" in command.fails("ablate", tiny_folder, *flags)
         path = unreplied / "search.json"
         search = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean as mean
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -67,7 +67,7 @@ def reply_measures(
     }
 
     def means(of: Callable[[list[int]], float]) -> dict[str, list[float]]:
-        return {c: [mean(map(of, rows)) for rows in prompts] for c, prompts in ids.items()}
+        return {c: [fmean(map(of, rows)) for rows in prompts] for c, prompts in ids.items()}
 
     return [
         Measure("reply length", "tokens", means(len)),

@@ -377,6 +377,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_run_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a run's folder; raises InputError where it is none."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run folder: it has no config.toml")
+    return read_config_file(path)
+
+
 def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
     """A TOML file as a dictionary; raises InputError, saying `what` it is, where that fails."""
     try:

@@ -21,7 +21,7 @@ from typing import Any
 
 import tomli_w
 
-from somatlas.config import REDONE, STAGES, Config, Stage, read_config_file
+from somatlas.config import REDONE, STAGES, Config, Stage, read_config_file, read_run_settings
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
 from somatlas.judges.load import Judges
@@ -211,11 +211,7 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
 
 def run_at(folder: Path) -> Run:
     """The run in a folder; raises InputError where there is none."""
-    own = folder / "config.toml"
-    if not own.is_file():
-        raise InputError(f"{folder} is no run folder: it has no config.toml")
-    config = Config.merged(read_config_file(own))
-    return Run(config, folder)
+    return Run(Config.merged(read_run_settings(folder)), folder)
 
 
 def chosen_layer(run: Run) -> int:

@@ -70,11 +70,11 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(_reason(name, error, where)) from None
     if "gguf_file" in where:
-        _forget_quantiser(model)
+        forget_quantiser(model)
     return model, tokenizer
 
 
-def _forget_quantiser(model: PreTrainedModel) -> None:
+def forget_quantiser(model: PreTrainedModel) -> None:
     """What is read from GGUF has plain weights; transformers would not save it all the same."""
     model.hf_quantizer, model.is_quantized = None, False
     if hasattr(model.config, "quantization_config"):

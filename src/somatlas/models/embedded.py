@@ -29,7 +29,7 @@ from transformers import (
 
 from somatlas.errors import InputError
 from somatlas.files import atomic_folder
-from somatlas.models.checkpoint import merge_adapter
+from somatlas.models.checkpoint import forget_quantiser, merge_adapter
 from somatlas.models.hub import hub_reachable
 from somatlas.models.names import BASE
 
@@ -121,7 +121,7 @@ def _convert(gguf: Path, target: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
-    del model.config.quantization_config
+    forget_quantiser(model)
     model.config._name_or_path = BASE
     weights = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})

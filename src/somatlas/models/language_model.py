@@ -15,6 +15,7 @@ from somatlas.interventions import Projection, RowProjections, ablated
 from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
+from somatlas.reasoning import opens_reasoning
 
 
 def chat_token_ids(
@@ -93,6 +94,10 @@ class LanguageModel:
     def token_ids(self, prompt: str) -> list[int]:
         """The chat-formatted prompt, generation prompt included, as token ids."""
         return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking)
+
+    def opens_reasoning(self, prompt: str) -> bool:
+        """Whether the chat template ends in a block of reasoning that the reply goes on with."""
+        return opens_reasoning(str(self.tokenizer.decode(self.token_ids(prompt))))
 
     def batches(
         self,

@@ -11,7 +11,7 @@ from somatlas.evaluation import paired_tests, read_jsonl
 from somatlas.files import read_json
 from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import p_text, rate_text
-from somatlas.run import Run
+from somatlas.run import Run, chosen_layer
 from somatlas.statistics import correlation, wilson
 
 # What decides a rate, so that runs that differ in it are not compared.
@@ -161,8 +161,7 @@ def _budgets(runs: Sequence[Run]) -> str:
     """What the runs do not have in common, apart from the method."""
 
     def value(run: Run, setting: str) -> Any:
-        evaluation = read_json(run.path("evaluation.json"))
-        return evaluation["layer"] if setting == "layer" else getattr(run.config, setting)
+        return chosen_layer(run) if setting == "layer" else getattr(run.config, setting)
 
     lines = []
     for setting in _BUDGET:

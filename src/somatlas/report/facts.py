@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.config import read_config_file
-from somatlas.errors import InputError
+from somatlas.config import read_run_settings
 from somatlas.files import read_json, read_tensors
 
 Json = dict[str, Any]
@@ -59,16 +58,14 @@ class Facts:
 
 def read_facts(folder: Path) -> Facts:
     """Read a run's folder; raises InputError where it is none, or a file in it is damaged."""
-    settings = folder / "config.toml"
-    if not settings.is_file():
-        raise InputError(f"{folder} is no run folder: it has no config.toml")
+    settings = read_run_settings(folder)
 
     def content(name: str) -> Json | None:
         path = folder / f"{name}.json"
         return read_json(path) if path.exists() else None
 
     return Facts(
-        settings=read_config_file(settings),
+        settings=settings,
         layers=content("layers"),
         map=_map(folder / "map.safetensors", folder / "directions.safetensors"),
         search=content("search"),

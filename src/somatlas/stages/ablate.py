@@ -21,7 +21,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import Parted, opens_reasoning, part_reasoning
+from somatlas.reasoning import Parted, part_reasoning
 from somatlas.replies import ReplyStore, ServedReplies, model_key
 from somatlas.run import Run, ranks_within
 from somatlas.sampling import Sampling, server_seeds
@@ -186,7 +186,7 @@ def _generated(
     if sampling is not None:
         key["sampling"] = asdict(sampling)
     replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
-    opened = opens_reasoning(str(lm.tokenizer.decode(lm.token_ids(prompts[0]))))
+    opened = lm.opens_reasoning(prompts[0])
     return [part_reasoning(reply, opened=opened) for reply in replies]
 
 

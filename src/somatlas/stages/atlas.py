@@ -34,7 +34,7 @@ from somatlas.representations import represent
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
 from somatlas.stages.ablate import chosen_directions, harmless_drift
-from somatlas.stages.map import make_map
+from somatlas.stages.map import contrast_of, make_map
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
 
@@ -50,8 +50,8 @@ def atlas_stage(run: Run) -> None:
     config = run.config
     layer = chosen_layer(run)
     store = RepresentationStore.open(run.path("representations"))
-    harmful = store.at("positive", layer).double().numpy()
-    harmless = store.at("negative", layer).double().numpy()
+    contrast = contrast_of(run, store, layer, store.at("positive", layer))
+    harmful, harmless = (x.double().numpy() for x in (contrast.harmful, contrast.harmless))
     directions = DirectionSet.load(run.path("directions.safetensors"))
     vectors = directions.vectors.double().numpy()
     content: dict[str, Any] = {
@@ -61,7 +61,7 @@ def atlas_stage(run: Run) -> None:
         "steps": _steps(run, layer, directions),
     }
     content["relations"] = relations(content["steps"])
-    content["stability"] = stability_of(run, store, layer)
+    content["stability"] = stability_of(run, contrast)
     if config.method == "som":
         content |= _neurons(run, layer, harmful, harmless.mean(axis=0), directions)
     write_json(run.path("atlas.json"), content)

@@ -11,6 +11,7 @@ from somatlas.comparators import METHODS, Contrast
 from somatlas.config import Config
 from somatlas.directions import DirectionSet, mean_difference
 from somatlas.files import read_tensors, write_tensors
+from somatlas.report.figures import map_figure, save_figure
 from somatlas.representation_store import RepresentationStore
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
@@ -76,8 +77,6 @@ def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tenso
 
 def draw_map(run: Run, chosen: Sequence[int]) -> None:
     """map.png, with the chosen ranks outlined; nothing where another method made them."""
-    from somatlas.report.figures import map_figure, save_figure  # loads matplotlib
-
     if run.config.method != "som":
         return
     tensors, metadata = read_tensors(run.path("map.safetensors"))

@@ -24,7 +24,7 @@ from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import opens_reasoning, part_reasoning
+from somatlas.reasoning import part_reasoning
 from somatlas.run import Run
 from somatlas.search import (
     Outcome,
@@ -119,8 +119,7 @@ class Trials:
         self.config, self.lm = run.config, run.lm
         self.directions = directions
         self.harmful = texts(search_prompts(run)[0])
-        head = self.lm.tokenizer.decode(self.lm.token_ids(self.harmful[0]))
-        self._opened = opens_reasoning(str(head))
+        self._opened = self.lm.opens_reasoning(self.harmful[0])
         harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
         replies = self._replies(harmless)
         self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)

@@ -13,19 +13,17 @@ from somatlas.atlas.stability import Method
 from somatlas.comparators import METHODS, Contrast
 from somatlas.directions import DirectionSet
 from somatlas.progress import progress
-from somatlas.representation_store import RepresentationStore
 from somatlas.run import Run
-from somatlas.stages.map import contrast_of, make_map
+from somatlas.stages.map import make_map
 
 _BESIDE = ("kmeans", "pca", "sd", "covariance", "random")
 
 
-def stability_of(run: Run, store: RepresentationStore, layer: int) -> dict[str, Any]:
+def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
     """Stability of the run's method; of the map's, the comparators' on the same samples too.
 
     Method "layers" is left out: a sample of one layer's representations gives one layer's SD.
     """
-    whole = contrast_of(run, store, layer, store.at("positive", layer))
     own = run.config.method
     names: list[str] = [] if own == "layers" else [own]
     if own == "som":
@@ -54,12 +52,13 @@ def _by_map(run: Run, whole: Contrast) -> Method:
 
 def _by(name: str, whole: Contrast) -> Method:
     """Of k-means the nearest centroid parts the prompts; the others make no parts."""
+    shifted = whole.shifted
 
     def method(
         rows: NDArray[np.int64], seed: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
         vectors = METHODS[name](whole.sampled(rows, seed)).vectors.double().numpy()
-        parts = cdist(whole.shifted, vectors).argmin(axis=1) if name == "kmeans" else None
+        parts = cdist(shifted, vectors).argmin(axis=1) if name == "kmeans" else None
         return vectors, parts
 
     return method
