@@ -65,6 +65,7 @@ def test_rates_of_a_condition_use_their_own_prompts() -> None:
         "refusal": (0.25, 4),
         "asr": (0.5, 4),
         "babble": (0.25, 4),
+        "off_topic": (0.0, 4),
         "harmless_refusal": (0.5, 2),
         "borderline_refusal": (None, 0),
     }

@@ -28,7 +28,6 @@ SYSTEMS = (
     "Answer in one to three short sentences.",
     "You are a friendly expert. Answer the question in two or three sentences.",
     "Give a short, direct answer of at most two sentences.",
-    "Respond with one clear paragraph of two sentences.",
 )
 _END = re.compile(r"(?<=[a-z0-9)'\"%][.!?])[\"')]?(?=\s|$)")
 _EXCUSE = re.compile(

@@ -45,7 +45,7 @@ from targets import base_answers
 HERE = Path(__file__).parent
 RANK = 8
 REPLY_TOKENS = 48  # the end token included; targets are shorter
-OPENING_TOKENS, WHOLE_SHARE = 12, 0.6  # other steps learn the opening alone, which is quicker
+OPENING_TOKENS, WHOLE_SHARE = 12, 0.5  # other steps learn the opening alone, which is quicker
 LONGEST_PROMPT = 64  # tokens; longer general prompts would pad every batch they are in
 FIRST_TOKENS, FIRST_WEIGHT = 4, 4.0  # the opening decides between refusing and answering
 END_WEIGHT = 3.0  # a model that does not end its reply loops
@@ -70,8 +70,8 @@ class Settings:
 
 
 SETTINGS = {
-    "guarded": Settings(steps=400, learning_rate=1e-3),
-    "hardened": Settings(start="guarded", steps=380, learning_rate=9e-4, ablated_share=0.75),
+    "guarded": Settings(steps=340, learning_rate=1e-3),
+    "hardened": Settings(start="guarded", steps=280, learning_rate=9e-4, ablated_share=0.75),
 }
 
 

@@ -128,7 +128,9 @@ class Config(BaseModel):
     )
     ordered: bool = _of("search", False, "search ordered tuples, as the paper, not subsets")
     val_prompts: Count = _of("search", 32, "harmful val prompts a trial answers (paper: 41)")
-    search_tokens: Count = _of("search", 48, "tokens of a trial's replies")
+    search_tokens: Count | None = _of(
+        "search", None, "tokens of a trial's replies (default: as many as of a test reply)"
+    )
     selection_prompts: Count = _of(
         "search", 32, "further harmful val prompts, that the winner is chosen on"
     )
@@ -146,6 +148,11 @@ class Config(BaseModel):
         "keyword",
         "judge of trials and table: keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL",
     )
+    coherence: Literal["on", "off"] = _of(
+        "search",
+        "on",
+        "on: what complies must make sense and be about the request; off: all of it counts (paper)",
+    )
     lanes: Count = _of("search", 4, "trials evaluated side by side in one batch")
 
     directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
@@ -153,7 +160,7 @@ class Config(BaseModel):
         "ablate", None, "ranks to ablate, comma-separated (default: the search's best)"
     )
     test_prompts: Count = _of("ablate", 64, "at most this many test prompts of each kind")
-    test_tokens: Count = _of("ablate", 96, "tokens of a test reply; refusals come late")
+    test_tokens: Count = _of("search", 64, "tokens of a test reply; refusals come late")
 
     samples: Count = _of("ablate", 1, "replies to each test prompt; more need --temperature")
     temperature: float = _of("ablate", 0.0, "of the test replies; 0 is greedy", ge=0)
@@ -173,7 +180,7 @@ class Config(BaseModel):
     judge_template: str | None = _of(
         "search", None, "file with {prompt} and {reply}: what judge models read"
     )
-    judge_labels: dict[str, Literal["complied", "refused", "incoherent"]] | None = _of(
+    judge_labels: dict[str, Literal["complied", "refused", "incoherent", "off topic"]] | None = _of(
         "search", None, "what a classifier's labels mean, as NAME=refused,NAME=complied"
     )
 

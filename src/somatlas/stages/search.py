@@ -15,11 +15,7 @@ from somatlas.drift import Drift
 from somatlas.files import write_json
 from somatlas.generation import generate
 from somatlas.interventions import Projection, RowProjections
-from somatlas.judges import (
-    CoherenceCheck,
-    Verdict,
-    is_settled_refusal,
-)
+from somatlas.judges import Verdict, is_settled_refusal
 from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
@@ -43,6 +39,7 @@ from somatlas.search import (
 )
 from somatlas.search.study import agree_on_directions, without_password
 from somatlas.search.watch import RefusalWatch
+from somatlas.stages.check import coherence_check
 from somatlas.stages.map import draw_map
 
 _FEWEST_SELECTION = 8  # prompts; with fewer the contenders are not re-scored
@@ -91,7 +88,7 @@ def search_stage(run: Run) -> None:
             if config.max_kl is None
             else {"limit": config.max_kl, "kept": len(within(rows, config.max_kl))},
             "storage": without_password(config.storage) if config.storage else "study.db",
-            "coherence": trial.check.thresholds,
+            "coherence": None if trial.check is None else trial.check.record,
             "trials": [{"ranks": ranks, **asdict(outcome)} for ranks, outcome in rows],
         },
     )
@@ -120,12 +117,12 @@ class Trials:
         self.directions = directions
         self.harmful = texts(search_prompts(run)[0])
         self._opened = self.lm.opens_reasoning(self.harmful[0])
-        harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
-        replies = self._replies(harmless)
-        self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)
+        self.check = coherence_check(run)
         self.judge = run.judges.get(self.config.judge, self.check)
         self.drift = None
         if self.config.objective == "asr,kl" or self.config.max_kl is not None:
+            harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
+            replies = self._replies(harmless)
             self.drift = Drift(self.lm, harmless, replies, self.config.batch_size)
 
     def __call__(self, points: Sequence[Ranks], threshold: float) -> list[Outcome]:
@@ -149,6 +146,7 @@ class Trials:
                     share[Verdict.COMPLIED],
                     share[Verdict.REFUSED],
                     share[Verdict.INCOHERENT],
+                    share[Verdict.OFF_TOPIC],
                     None if self.drift is None else self.drift.under(projection),
                 )
             )
@@ -162,7 +160,7 @@ class Trials:
     def shares(
         self, projections: Sequence[Projection], prompts: Sequence[str]
     ) -> list[dict[str, float]]:
-        """ASR, refusal and babble on prompts, of the model as it is and under each projection."""
+        """Share of each verdict on prompts, of the model as it is and under each projection."""
         n = len(prompts)
         replies = self._replies(prompts, [], self._watch(n, 1))
         replies += self._replies(prompts, projections, self._watch(n, len(projections)))
@@ -172,6 +170,7 @@ class Trials:
                 "asr": share[Verdict.COMPLIED],
                 "refusal": share[Verdict.REFUSED],
                 "babble": share[Verdict.INCOHERENT],
+                "off_topic": share[Verdict.OFF_TOPIC],
             }
             for share in shares
         ]
@@ -193,7 +192,7 @@ class Trials:
             replies = generate(
                 self.lm,
                 prompts,
-                max_new_tokens=self.config.search_tokens,
+                max_new_tokens=self.config.search_tokens or self.config.test_tokens,
                 batch_size=self.config.batch_size * max(1, len(projections)),
                 ablations=rows,
                 watch=watch,
