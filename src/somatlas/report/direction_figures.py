@@ -39,9 +39,9 @@ def plane_figure(
     for rank, end in enumerate(np.asarray(plane["ends"]).reshape(-1, 2)):
         _arrow(panels["md"], start, end, 1.8 if rank in heavy else 0.6)
         _end(panels["md"], end, str(rank), rank in heavy)
-    for name, axes in panels.items():
-        _arrow(axes, start, single, 1.8, "solid" if name == "sd" else (0, (2, 1.5)))
-        axes.annotate("SD", single, (4, 4), textcoords="offset points", fontsize=7, zorder=6)
+    for axes in panels.values():
+        _arrow(axes, start, single, 1.6, of_sd=True)
+        _sd_label(axes, start, single)
     first, second = (100 * share for share in plane["variance"])
     for axes in panels.values():
         axes.set_xlabel(f"first component ({first:.0f} % of the variance)")
@@ -61,26 +61,42 @@ def _clouds(axes: Axes, plane: Mapping[str, Any]) -> None:
             mark,
             color=colour,
             markeredgecolor="black",
-            markersize=8,
+            markersize=6,
             label=f"{name} mean",
             zorder=5,
         )
 
 
-def _arrow(axes: Axes, start: Any, end: Any, width: float, style: Any = "solid") -> None:
+def _sd_label(axes: Axes, start: Any, end: Any) -> None:
+    """Beyond the arrow's end, where it does not cover the arrow, which may be short."""
+    length = float(np.hypot(*(end - start)))
+    away = (end - start) / length if length else np.array([1.0, 0.0])
+    axes.annotate(
+        "SD",
+        tuple(end),
+        tuple(11 * away),
+        textcoords="offset points",
+        fontsize=7,
+        fontweight="bold",
+        ha="center",
+        va="center",
+        zorder=8,
+    )
+
+
+def _arrow(axes: Axes, start: Any, end: Any, width: float, *, of_sd: bool = False) -> None:
     axes.annotate(
         "",
         tuple(end),
         tuple(start),
         arrowprops={
             "arrowstyle": "->",
-            "color": DIRECTION if style == "solid" else "black",
+            "color": "black" if of_sd else DIRECTION,
             "lw": width,
-            "ls": style,
             "shrinkA": 0,
             "shrinkB": 0,
         },
-        zorder=3,
+        zorder=7 if of_sd else 3,  # above the means' marks, which may hide a short one
     )
 
 

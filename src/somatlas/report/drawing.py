@@ -35,7 +35,7 @@ def equal_box(axes: Any, points: NDArray[np.floating]) -> None:
     middle = (low + high) / 2
     limits = [(m - h, m + h) for m, h in zip(middle, half, strict=True)]
     axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
-    axes.set_box_aspect(half)
+    axes.set_box_aspect(half, zoom=1.1)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_major_locator(MaxNLocator(4, integer=True))
     axes.tick_params(labelsize=5, pad=-3)

@@ -91,7 +91,15 @@ def grid_figure(
         (own, HARMFUL, "^", "harmful prompt"),
     ):
         axes.scatter(
-            *points.T, s=7, c=colour, marker=mark, alpha=0.45, linewidths=0, label=name, zorder=1
+            *points.T,
+            s=8,
+            c=colour,
+            marker=mark,
+            alpha=0.6,
+            depthshade=False,
+            linewidths=0,
+            label=name,
+            zorder=1,
         )
     for one, two in lines:
         axes.plot(*places[[one, two]].T, color=DIRECTION, lw=1.1, zorder=2)
