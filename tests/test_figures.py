@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,9 @@ from somatlas.report import (
 )
 from somatlas.report.colours import COSINES, U_MATRIX, ink_on
 from somatlas.report.figures import VOID
+from somatlas.report.page import write_report
+from somatlas.report.sentences import map_text
+from somatlas.run import run_at
 
 RNG = np.random.default_rng(0)
 ALWAYS = {
@@ -224,6 +229,43 @@ def test_a_map_without_order_has_no_shade_and_says_why(whole: Path) -> None:
     assert faces[1] == {(1.0, 1.0, 1.0, 1.0)}
     assert VOID in found[False]["cosines-map"].caption
     assert VOID not in found[True]["cosines-map"].caption
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_page_follows_the_maps_chance_level_and_names_how_many_tokens(
+    whole: Path, ordered: bool
+) -> None:
+    errors = json.loads((whole / "map.json").read_text()) | {"ordered": ordered}
+    (whole / "map.json").write_text(json.dumps(errors))
+    page = html.unescape(write_report(run_at(whole)).read_text())
+    assert map_text(errors) in page
+    assert ("void" in map_text(errors)) is not ordered
+    assert ("Its place means nothing here." in page) is not ordered
+    shades = set(re.findall(r"rgba\(var\(--cell\), ([\d.]+)\)", page))
+    assert (len(shades) > 1) is ordered
+    assert "KL on harmless, first 16 tokens, nats a token" in page
+    assert "KL on harmless, first 32 tokens, nats a token" in page
+    assert "so no interval is given" in page or "Too few steps" in page or "too alike" in page
+
+
+def test_the_maps_sentence_says_what_was_measured() -> None:
+    chance = {"mean": 0.73, "low": 0.49, "high": 0.91}
+    errors = {
+        "quantization": 16.0,
+        "topographic": 0.15,
+        "rank_correlation": 0.63,
+        "chance": {
+            "permutations": 1000,
+            "topographic": chance,
+            "rank_correlation": {"mean": 0.0, "low": -0.22, "high": 0.23},
+        },
+        "ordered": True,
+    }
+    for words in ("15%", "73% [49%, 91%]", "0.63", "[-0.22, 0.23]", "neighbours in space."):
+        assert words in map_text(errors)
+    assert "void" in map_text({**errors, "ordered": False})
+    assert "single neuron" in map_text({**errors, "chance": None, "rank_correlation": None})
+    assert "not measured" in map_text(None)
 
 
 def test_the_grids_lines_are_drawn_where_there_are_any() -> None:

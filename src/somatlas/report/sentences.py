@@ -14,13 +14,16 @@ def map_text(errors: Mapping[str, Any] | None) -> str:
             "Whether neighbours on this map are neighbours in space was not measured, so that "
             "nothing of its neighbourhood is drawn."
         )
-    text = f"A prompt lies {errors['quantization']:.2f} from its neuron in the mean"
+    text = (
+        f"Quantization error, the mean distance of a prompt to its neuron: "
+        f"{errors['quantization']:.2f}"
+    )
     chance, own = errors["chance"], errors["rank_correlation"]
     if chance is None:
         return f"{text}. A single neuron has no neighbours."
     text += (
-        f". Of {errors['topographic']:.0%} of the prompts the two nearest neurons are no "
-        f"neighbours on the grid, where neurons put on it at random have "
+        f". Topographic error, the share of prompts whose two nearest neurons are no neighbours on "
+        f"the grid: {errors['topographic']:.0%}, where neurons put on it at random have "
         f"{_among(chance['topographic'], '.0%')}"
     )
     if own is not None:
@@ -32,9 +35,8 @@ def map_text(errors: Mapping[str, Any] | None) -> str:
     if errors["ordered"]:
         return text + "So neighbours on the map are neighbours in space."
     return text + (
-        "That is not better than chance in both, so the map's neighbourhood is void: no shade and "
-        "no line of the grid is drawn, and a neuron's place says nothing. A wider --sigma or more "
-        "neurons may keep it."
+        "Not both are better than chance, so the map's neighbourhood is void: no shade and no line "
+        "of the grid is drawn, and a neuron's place says nothing. A wider --sigma may keep it."
     )
 
 
