@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command import SMALL, Command, run_offline
@@ -102,6 +103,24 @@ def test_runs_on_other_prompts_or_with_other_replies_are_not_compared(
     ):
         assert command("run", tiny_folder, *SMALL, *flags, "--out", out, "--name", name).code == 0
         assert words in command.fails("compare", folders[0], out / "tiny" / name)
+
+
+def test_the_unablated_point_counts_once_a_model(folders: list[Path], tmp_path: Path) -> None:
+    measured = {"compactness": 2.0, "harmless_compactness": 4.0, "ratio": 0.5, "distance": 3.0}
+    for shift, folder in enumerate(folders[:2]):
+        atlas = read_json(folder / "atlas.json")
+        atlas["steps"] = [
+            {**atlas["steps"][0], "k": k, "asr": 0.05 * k * (k + shift)}
+            | {name: value / (k + 1) ** (1 + shift) for name, value in measured.items()}
+            for k in range(4)
+        ]
+        (folder / "atlas.json").write_text(json.dumps(atlas))
+    x = [1, *(1 / (k + 1) ** (1 + shift) for shift in range(2) for k in (1, 2, 3))]
+    y = [0, *(0.05 * k * (k + shift) for shift in range(2) for k in (1, 2, 3))]
+    text = comparison_text([run_at(folder) for folder in folders[:2]])
+    assert text.count(f"r {np.corrcoef(x, y)[0, 1]:+.2f} over 7 steps") == 4
+    other = Path(shutil.copytree(folders[1], tmp_path / "runs" / "large" / "random"))
+    assert "over 8 steps" in comparison_text([run_at(folders[0]), run_at(other)])
 
 
 def test_runs_of_two_models_are_told_apart(folders: list[Path], tmp_path: Path) -> None:

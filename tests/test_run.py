@@ -28,7 +28,17 @@ FILES = {
     "atlas.json",
     *(
         f"figures/{name}.{ending}"
-        for name in ("cosines", "layers", "map", "plane", "scaling", "stability", "steps")
+        for name in (
+            "cosines",
+            "cosines-map",
+            "grid",
+            "layers",
+            "map",
+            "plane",
+            "scaling",
+            "stability",
+            "steps",
+        )
         for ending in ("csv", "pdf", "svg")
     ),
     "completions/base.jsonl",
@@ -41,6 +51,7 @@ FILES = {
     "cost.json",
     "cost.txt",
     "layers.json",
+    "map.json",
     "map.png",
     "map.safetensors",
     "report.html",

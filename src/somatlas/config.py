@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_MODEL
+from somatlas.som import SIGMA
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -116,7 +117,9 @@ class Config(BaseModel):
     )
     grid: tuple[Count, Count] = _of("map", (4, 4), "ROWSxCOLUMNS of the map (paper: 4x4)")
     topology: Literal["hexagonal", "rectangular"] = _of("map", "hexagonal", "the map's grid")
-    sigma: float = _of("map", 0.33, "neighbourhood width in grid steps (paper: 0.33)", gt=0)
+    sigma: float = _of(
+        "map", SIGMA, "neighbourhood width in grid steps (paper: 0.33, which orders no grid)", gt=0
+    )
     learning_rate: float = _of("map", 0.01, "first learning rate (paper: 0.01)", gt=0, le=1)
     iterations: Count = _of("map", 10_000, "single-sample steps (paper: 10000)")
 

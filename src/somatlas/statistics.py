@@ -73,8 +73,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float] | None:
-    """Pearson's r with its 95 % interval by Fisher's z; None under 4 points or without spread."""
+def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Pearson's r; None under 4 points or without spread.
+
+    Without an interval: what is correlated here are nested steps, each of which ablates what the
+    one before it did, and Fisher's z would take them for independent.
+    """
     n = len(x)
     if n < 4:
         return None
@@ -84,11 +88,7 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, f
     if xx == 0 or yy == 0:
         return None
     r = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / math.sqrt(xx * yy)
-    r = max(-1.0, min(1.0, r))
-    if abs(r) > 1 - 1e-12:
-        return r, r, r
-    z, half = math.atanh(r), _Z95 / math.sqrt(n - 3)
-    return r, math.tanh(z - half), math.tanh(z + half)
+    return max(-1.0, min(1.0, r))
 
 
 def paired_difference(

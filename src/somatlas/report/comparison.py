@@ -48,6 +48,12 @@ _BUDGET = (
     "selection_prompts",
     "reply_models",
 )
+_MEASURES = {
+    "compactness": "mean distance of the harmful cluster to its centroid",
+    "harmless_compactness": "the same of the harmless cluster",
+    "ratio": "harmful over harmless",
+    "distance": "distance of the two centroids",
+}
 _REFUSALS, _DRIFTS = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
 
 
@@ -83,7 +89,9 @@ def comparison_text(runs: Sequence[Run]) -> str:
     }
     parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(rows, runs[0].config.seed)]
     if steps:
-        parts += [_over_k(steps), _pooled(list(steps.values()))]
+        measured = [run for run in runs if run.is_done("atlas")]
+        models = [run.folder.parent.name for run in measured]
+        parts += [_over_k(steps), _pooled(list(steps.values()), models)]
     return "\n".join(part for part in parts if part)
 
 
@@ -255,21 +263,28 @@ def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table_text(table)
 
 
-def _pooled(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Correlation with ASR over all steps of all runs, each measure relative to its k = 0."""
+def _pooled(runs: Sequence[Sequence[Mapping[str, Any]]], models: Sequence[str]) -> str:
+    """Correlation with ASR over all steps of all runs, each measure relative to its k = 0.
+
+    Runs of one model share their unablated point, which counts once. Without an interval: the
+    steps of a run are nested, and runs are few.
+    """
     lines = []
-    for measure in ("compactness", "distance"):
-        pairs = [
-            (step[measure] / run[0][measure], step["asr"])
-            for run in runs
-            if run[0][measure]
-            for step in run
-        ]
-        found = correlation([x for x, _ in pairs], [y for _, y in pairs])
-        if found is not None:
-            r, low, high = found
-            lines.append(
-                f"  {measure} of the harmful cluster and ASR over {len(pairs)} steps of "
-                f"{len(runs)} runs: r {r:+.2f} [{low:+.2f}, {high:+.2f}]"
-            )
-    return "\n".join(lines) + "\n" if lines else ""
+    for measure, name in _MEASURES.items():
+        pairs, started = [], set()
+        for run, model in zip(runs, models, strict=True):
+            if not run[0][measure] or any(step[measure] is None for step in run):
+                continue
+            for step in run if model not in started else run[1:]:
+                pairs.append((step[measure] / run[0][measure], step["asr"]))
+            started.add(model)
+        r = correlation([x for x, _ in pairs], [y for _, y in pairs])
+        if r is not None:
+            lines.append(f"  {name}: r {r:+.2f} over {len(pairs)} steps")
+    if not lines:
+        return ""
+    head = (
+        f"geometry and ASR over the steps of {len(runs)} runs, each relative to the unablated "
+        "model, which counts once a model (steps are nested: no interval)"
+    )
+    return "\n".join([head, *lines]) + "\n"

@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def map_text(atlas: Mapping[str, Any]) -> str:
-    """The map's errors, and what its neurons tell of the prompts' categories."""
-    errors, information = atlas["errors"], atlas["information"]
-    text = (
-        f"Quantization error {errors['quantization']:.2f}; topographic error "
-        f"{errors['topographic']:.0%}."
-    )
-    if information is not None:
-        text += (
-            f" The neuron tells {information['bits']:.2f} bits of the prompt's category "
-            f"({information['chance']:.2f} by chance, p = {information['p']:.3f})."
+def map_text(errors: Mapping[str, Any] | None) -> str:
+    """The map's errors beside what chance gives, and whether its grid means anything."""
+    if errors is None:
+        return (
+            "Whether neighbours on this map are neighbours in space was not measured, so that "
+            "nothing of its neighbourhood is drawn."
         )
-    return text
+    text = (
+        f"Quantization error, the mean distance of a prompt to its neuron: "
+        f"{errors['quantization']:.2f}"
+    )
+    chance, own = errors["chance"], errors["rank_correlation"]
+    if chance is None:
+        return f"{text}. A single neuron has no neighbours."
+    text += (
+        f". Topographic error, the share of prompts whose two nearest neurons are no neighbours on "
+        f"the grid: {errors['topographic']:.0%}, where neurons put on it at random have "
+        f"{_among(chance['topographic'], '.0%')}"
+    )
+    if own is not None:
+        text += (
+            f"; distances on the grid and in space have rank correlation {own:.2f}, at random "
+            f"{_among(chance['rank_correlation'], '.2f')}"
+        )
+    text += f" (mean and 95 % of {chance['permutations']} permutations). "
+    if errors["ordered"]:
+        return text + "So neighbours on the map are neighbours in space."
+    return text + (
+        "Not both are better than chance, so the map's neighbourhood is void: no shade and no line "
+        "of the grid is drawn, and a neuron's place says nothing. A wider --sigma may keep it."
+    )
+
+
+def _among(chance: Mapping[str, float], form: str) -> str:
+    mean, low, high = (format(chance[name], form) for name in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def information_text(information: Mapping[str, Any] | None) -> str:
+    """What the neurons tell of the prompts' categories; empty where there are none."""
+    if information is None:
+        return ""
+    by_form = information["shuffled"] == "by form"
+    how = "within prompts of the same grammatical form" if by_form else "freely"
+    return (
+        f"The neuron tells {information['bits']:.2f} bits of the prompt's category "
+        f"({information['chance']:.2f} by chance, p = {information['p']:.3f}; categories shuffled "
+        f"{how})."
+    )
 
 
 def search_text(search: Mapping[str, Any]) -> str:
@@ -56,18 +92,36 @@ def search_text(search: Mapping[str, Any]) -> str:
     )
 
 
-def relations_text(relations: Mapping[str, Any]) -> str:
-    """How geometry goes with ASR over the number of directions ablated."""
+_MEASURES = {
+    "compactness": "spread of the harmful cluster",
+    "harmless_compactness": "of the harmless one",
+    "ratio": "harmful over harmless",
+    "distance": "distance of the centroids",
+}
+
+
+def relations_text(relations: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> str:
+    """How both clusters change over the directions ablated, and how that goes with ASR."""
+    first, last = steps[0], steps[-1]
+    text = (
+        f"From k = {first['k']} to {last['k']} the harmful cluster's spread (mean distance to its "
+        f"centroid) goes from {first['compactness']:.1f} to {last['compactness']:.1f}, the "
+        f"harmless one's from {first['harmless_compactness']:.1f} to "
+        f"{last['harmless_compactness']:.1f}"
+    )
+    if first["ratio"] is not None and last["ratio"] is not None:
+        text += f", their ratio from {first['ratio']:.2f} to {last['ratio']:.2f}"
     parts = [
-        f"{name} r = {found['r']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-        for name in ("compactness", "distance")
-        if (found := relations[name])
+        f"{words} r = {r:.2f}"
+        for name, words in _MEASURES.items()
+        if (r := relations[name]) is not None
     ]
     if not parts:
-        return "Too few directions to correlate geometry with ASR."
+        return f"{text}. Too few steps, or too alike, to correlate geometry with ASR."
     return (
-        f"Correlation with ASR over k: {'; '.join(parts)} (95 % intervals). Steps of one run are "
-        "not independent, so these intervals are, if anything, too narrow."
+        f"{text}. Correlation with ASR over {len(steps)} steps: {'; '.join(parts)}. The steps are "
+        "nested, each ablating what the one before it did, so no interval is given; and where the "
+        "mean difference is among what is ablated, the distance falls whatever the replies do."
     )
 
 
