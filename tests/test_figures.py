@@ -127,7 +127,7 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
         "steps": ("ASR, %", "KL on harmless replies,\nnats a token"),
     }.items():
         assert set(words) <= set(labels(figures[name]))
-    assert [round(axes.get_xlim()[1]) for axes in figures["stability"].axes] == [1, 94, 1]
+    assert [round(axes.get_xlim()[1]) for axes in figures["stability"].axes] == [1, 1, 94, 1]
 
 
 def grey(colours: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from somatlas.comparators import FLOORS
 from somatlas.report.atlas_figures import (
     cosine_figure,
     front_figure,
@@ -225,20 +226,27 @@ def _cosines(cosines: Sequence[Sequence[float]], chosen: Sequence[int]) -> Repor
 
 
 def _stability(found: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
+    def rows() -> Rows:
+        spreads = [
+            (method, over, f"{measure}{suffix}", value)
+            for method, kinds in found.items()
+            for suffix, record in (("", kinds), ("_without_sd", kinds.get("without_sd") or {}))
+            for over in ("samples", "seeds")
+            for measure, value in record.get(over, {}).items()
+            if value is not None
+        ]
+        names = ("mean", "low", "high")
+        return [
+            ["method", "over", "measure", *names],
+            *([*what, *(value[name] for name in names)] for *what, value in spreads),
+        ]
+
     return ReportFigure(
         "stability",
-        "Means over pairs of repeats, and the range of 90 % of them: cosines and angles of the "
-        "directions, and how alike they part the prompts. Methods without a draw do not change "
+        "Means over pairs of repeats, and the range of 90 % of them: cosines of the directions, "
+        "as they are and with the mean difference projected out, angles of their spans, and how "
+        "alike they part the prompts. Floors learn nothing. Methods without a draw do not change "
         "with the seed.",
-        lambda: stability_figure(found),
-        lambda: [
-            ["method", "over", "measure", "mean", "low", "high"],
-            *(
-                [method, over, measure, *(value[name] for name in ("mean", "low", "high"))]
-                for method, kinds in found.items()
-                for over in ("samples", "seeds")
-                for measure, value in kinds[over].items()
-                if value is not None
-            ),
-        ],
+        lambda: stability_figure(found, FLOORS),
+        rows,
     )
