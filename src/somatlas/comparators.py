@@ -208,7 +208,8 @@ def _noise(
     centred: NDArray[np.float64], count: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """(count, d) Gaussian draws of mean 0 with the sample covariance of the rows of (n, d)."""
-    return rng.normal(size=(count, len(centred))) @ centred / np.sqrt(max(1, len(centred) - 1))
+    weights = rng.normal(size=(count, len(centred))) / np.sqrt(max(1, len(centred) - 1))
+    return np.asarray(weights @ centred)
 
 
 def _without_hits(vectors: NDArray[np.floating]) -> DirectionSet:

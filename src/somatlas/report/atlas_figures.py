@@ -260,7 +260,7 @@ Spread = Mapping[str, float] | None
 
 
 def _measure(name: str) -> Callable[[Mapping[str, Any], str], Spread]:
-    return lambda record, which: record[which][name]  # type: ignore[no-any-return]
+    return lambda record, which: record[which][name]
 
 
 def _beyond_sd(record: Mapping[str, Any], which: str) -> Spread:

@@ -28,7 +28,7 @@ def p_text(p: float) -> str:
 def summary_lines(facts: Facts) -> list[str]:
     """What was done, what it changed, how sure: a few sentences."""
     evaluation, search, atlas = facts.evaluation, facts.search, facts.atlas
-    method = facts.settings.get("method")
+    method = str(facts.settings.get("method"))
     if evaluation is None:
         return ["This run is not finished: no replies have been judged yet."]
     test, ranks = evaluation["test"], evaluation["ranks"]

@@ -20,6 +20,7 @@ from somatlas.atlas import (
 )
 from somatlas.atlas.neurons import category_information
 from somatlas.directions import DirectionSet
+from somatlas.drift import Drift
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
 from somatlas.geometry import cosine_matrix
@@ -34,6 +35,7 @@ from somatlas.representations import represent
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
 from somatlas.stages.ablate import chosen_directions, harmless_drift
+from somatlas.stages.controls import controls
 from somatlas.stages.map import contrast_of, make_map
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
@@ -45,7 +47,7 @@ _STEPS = 5  # directions ablated one after another, at most, or k where that is 
 
 
 def atlas_stage(run: Run) -> None:
-    """Write atlas.json: neurons, plane, geometry over k, stability."""
+    """Write atlas.json: neurons, plane, geometry over k, stability, controls."""
     run.needs("judge")
     config = run.config
     layer = chosen_layer(run)
@@ -54,14 +56,16 @@ def atlas_stage(run: Run) -> None:
     harmful, harmless = (x.double().numpy() for x in (contrast.harmful, contrast.harmless))
     directions = DirectionSet.load(run.path("directions.safetensors"))
     vectors = directions.vectors.double().numpy()
+    trials, drift = Trials(run, directions), harmless_drift(run)
     content: dict[str, Any] = {
         "layer": layer,
         "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
         "plane": plane(_drawn(harmful), _drawn(harmless), vectors),
-        "steps": _steps(run, layer, directions),
+        "steps": _steps(run, layer, directions, trials, drift),
     }
     content["relations"] = relations(content["steps"])
     content["stability"] = stability_of(run, contrast)
+    content |= controls(run, contrast, directions, trials, drift)
     if config.method == "som":
         content |= _neurons(run, layer, harmful, harmless.mean(axis=0), directions)
     write_json(run.path("atlas.json"), content)
@@ -71,7 +75,9 @@ def _drawn(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return vectors[spread(range(len(vectors)), _PLANE)]
 
 
-def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any]]:
+def _steps(
+    run: Run, layer: int, directions: DirectionSet, trials: Trials, drift: Drift
+) -> list[dict[str, Any]]:
     """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
     ranks, vectors = chosen_directions(run)
     rest = [i for i in range(len(directions)) if run.config.directions or i not in ranks]
@@ -81,9 +87,7 @@ def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any
     harmful = texts(spread(run.prompts.positive["test"], _CLOUD))
     harmless = texts(spread(run.prompts.negative["test"], _CLOUD))
     projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
-    trials = Trials(run, directions)
     shares, harmless_shares = (trials.shares(projections, side) for side in (harmful, harmless))
-    drift = harmless_drift(run)
     steps = []
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -119,6 +121,7 @@ class Trials:
         self._opened = self.lm.opens_reasoning(self.harmful[0])
         self.check = coherence_check(run)
         self.judge = run.judges.get(self.config.judge, self.check)
+        self.refusal_judge = run.judges.get(self.config.judge, None)
         self.drift = None
         if self.config.objective == "asr,kl" or self.config.max_kl is not None:
             harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
@@ -174,6 +177,25 @@ class Trials:
             }
             for share in shares
         ]
+
+    def refusals(
+        self, projections: Sequence[Projection], prompts: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(1 + p, n): 1 where the reply to a prompt refuses, 0 where not, NaN without a verdict, of
+        the model as it is and under each projection, a lane of the search each.
+
+        The coherence check, which tells answers from babble and never from refusals, is left out.
+        """
+        judge, n = self.refusal_judge, len(prompts)
+        lanes = range(0, len(projections), self.config.lanes)
+        verdicts: list[Verdict] = []
+        for batch in ([], *(projections[i : i + self.config.lanes] for i in lanes)):
+            replies = self._replies(prompts, batch, self._watch(n, max(1, len(batch))))
+            judgements = judge.judge([*prompts] * max(1, len(batch)), replies)
+            check_missing(judge, judgements, self.config.max_missing)
+            verdicts += [j.verdict for j in judgements]
+        refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
+        return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
 
     def _watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
         """Only of the matcher's refusals is it known when a reply is settled."""

@@ -29,7 +29,7 @@ def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
     representations gives one layer's SD.
     """
     own = run.config.method
-    names = [] if own == "layers" else [own]
+    names: list[str] = [] if own == "layers" else [own]
     if own == "som":
         names += _BESIDE
     if names:
