@@ -30,9 +30,10 @@ from somatlas.report import (
     steps_figure,
 )
 from somatlas.report.colours import COSINES, U_MATRIX, ink_on
+from somatlas.report.control_figures import knobs_figure
 
 RNG = np.random.default_rng(0)
-ALWAYS = {"layers", "map", "steps", "scaling", "plane", "cosines", "stability"}
+ALWAYS = {"layers", "map", "steps", "scaling", "plane", "cosines", "stability", "knobs"}
 
 
 def drawn(figure: Figure) -> bool:
@@ -118,7 +119,8 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
         ),
         "plane": plane_figure(plane(harmful, harmless, directions), ranks),
         "cosines": cosine_figure(given(cosine_matrix(directions)), ranks),
-        "stability": stability_figure(found),
+        "stability": stability_figure(found, ["sd"]),
+        "knobs": knobs_figure(given(where), given(where[0]), given(where[1]), ranks),
     }
     for name, figure in figures.items():
         assert drawn(figure), name

@@ -28,7 +28,7 @@ FILES = {
     "atlas.json",
     *(
         f"figures/{name}.{ending}"
-        for name in ("cosines", "layers", "map", "plane", "scaling", "stability", "steps")
+        for name in ("cosines", "knobs", "layers", "map", "plane", "scaling", "stability", "steps")
         for ending in ("csv", "pdf", "svg")
     ),
     "completions/base.jsonl",

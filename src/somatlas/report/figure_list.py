@@ -21,6 +21,7 @@ from somatlas.report.atlas_figures import (
     stability_figure,
     steps_figure,
 )
+from somatlas.report.control_figures import knobs_figure
 from somatlas.report.facts import Facts, MapFile, read_facts
 from somatlas.report.figures import map_figure
 
@@ -67,6 +68,9 @@ def report_figures(facts: Facts) -> list[ReportFigure]:
         figures.append(_cosines(facts.atlas["cosines"], facts.chosen))
         if stability := facts.atlas["stability"]:
             figures.append(_stability(stability))
+        knobs = facts.atlas.get("knobs")
+        if knobs and "borderline" in knobs["differ"]:
+            figures.append(_knobs(knobs, facts.chosen))
     return figures
 
 
@@ -248,5 +252,36 @@ def _stability(found: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
         "alike they part the prompts. Floors learn nothing. Methods without a draw do not change "
         "with the seed.",
         lambda: stability_figure(found, FLOORS),
+        rows,
+    )
+
+
+def _knobs(knobs: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
+    names = ("refusal", "borderline_refusal")
+
+    def place(row: Mapping[str, Any]) -> list[float]:
+        return [row[name]["rate"] for name in names]
+
+    def rows() -> Rows:
+        bounds = ("rate", "low", "high", "n")
+        header = ["what", *(f"{n}_{b}" for n in names for b in bounds), "kl"]
+        every = [("base", knobs["base"]), ("sd", knobs["sd"])]
+        every += [(str(cell["rank"]), cell) for cell in knobs["cells"]]
+        numbers = ([row[n][b] for n in names for b in bounds] for _, row in every)
+        return [
+            header,
+            *([what, *own, row["kl"]] for (what, row), own in zip(every, numbers, strict=True)),
+        ]
+
+    return ReportFigure(
+        "knobs",
+        "Refusal of harmful and of borderline test prompts while each direction alone is ablated, "
+        "by rank: on one rising curve the directions are settings of one knob.",
+        lambda: knobs_figure(
+            [place(cell) for cell in knobs["cells"]],
+            place(knobs["sd"]),
+            place(knobs["base"]),
+            chosen,
+        ),
         rows,
     )
