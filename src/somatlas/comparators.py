@@ -157,9 +157,9 @@ def leace_span(contrast: Contrast) -> DirectionSet:
 def leace_binary(contrast: Contrast) -> DirectionSet:
     """Of the one label harmful or not, by package concept-erasure.
 
-    What LEACE removes is the span of the covariance of vectors and label (theorem 4.3 there), and
-    of one binary label that is the mean difference: ablated as every direction is here,
-    orthogonally, this is SD. LEACE's own projection is oblique.
+    What LEACE removes is the span of the covariance of vectors and label, and of one binary label
+    that is the mean difference: ablated as every direction is here, orthogonally, this is SD.
+    LEACE's own projection is oblique.
     """
     labels = torch.zeros(len(contrast.harmful) + len(contrast.harmless), 1)
     labels[: len(contrast.harmful)] = 1
