@@ -38,14 +38,14 @@ def test_refusals_in_lanes_are_those_of_each_ablation_alone(whole: Path) -> None
     run = run_at(whole)
     directions = DirectionSet.load(whole / "directions.safetensors")
     trials = Trials(run, directions)
-    trials.judge = KeywordJudge(None, shows=odd)
+    trials.refusal_judge = KeywordJudge(odd)
     trials.config = trials.config.model_copy(update={"lanes": 2})
     prompts = texts(run.prompts.positive["test"])
     projections = [Projection(vector[None]) for vector in directions.vectors[:3]]
     expected = []
     for projection in (None, *projections):
         with run.lm.ablate(projection):
-            replies = generate(run.lm, prompts, max_new_tokens=6, batch_size=8)
+            replies = generate(run.lm, prompts, max_new_tokens=trials.refusal_tokens, batch_size=8)
         expected.append([odd(reply) for reply in replies])
     found = trials.refusals(projections, prompts)
     np.testing.assert_array_equal(found, expected)

@@ -275,8 +275,9 @@ def _knobs(knobs: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
 
     return ReportFigure(
         "knobs",
-        "Refusal of harmful and of borderline test prompts while each direction alone is ablated, "
-        "by rank: on one rising curve the directions are settings of one knob.",
+        "Refusal of harmful and of borderline test prompts, in the first "
+        f"{knobs['tokens']} tokens of replies, while each direction alone is ablated, by rank: on "
+        "one rising curve the directions are settings of one knob.",
         lambda: knobs_figure(
             [place(cell) for cell in knobs["cells"]],
             place(knobs["sd"]),

@@ -110,6 +110,7 @@ def _described(facts: Facts) -> dict[str, Any]:
         "stability_text": stability_text(stability) if stability else "",
         "contrast_text": contrast_text(contrast) if contrast else "",
         "contrast": contrast_rows(contrast),
+        "refusal_tokens": contrast["tokens"] if contrast else 0,
         "knobs_text": knobs_text(knobs) if knobs else "",
         "over_refusal_text": over_refusal_text(found) if found else "",
         "refused": _refused(atlas) if found else [],

@@ -63,9 +63,10 @@ def controls(
     n = 1 + len(arms)
     of_arms = {kind: rows[:n] for kind, rows in refused.items()}
     of_cells = {kind: rows[[0, *range(n, len(rows))]] for kind, rows in refused.items()}
+    tokens, seed = {"tokens": trials.refusal_tokens}, run.config.seed
     return {
-        "contrast": _contrast(sides, vectors, of_arms, kl, missing, run.config.seed),
-        "knobs": _knobs(of_cells, kl[len(arms) :], run.config.seed) if cells else None,
+        "contrast": {**tokens, **_contrast(sides, vectors, of_arms, kl, missing, seed)},
+        "knobs": {**tokens, **_knobs(of_cells, kl[len(arms) :], seed)} if cells else None,
     }
 
 
@@ -113,7 +114,7 @@ def _contrast(
     kl: Sequence[float],
     missing: Sequence[str],
     seed: int,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """A row a side; whether they differ, and whether the first does anything, on harmful prompts.
 
     refused : (1 + s, n) of each kind, of the model as it is first.

@@ -44,6 +44,7 @@ from somatlas.search.watch import RefusalWatch
 from somatlas.stages.check import coherence_check
 from somatlas.stages.map import draw_map
 
+_REFUSAL_TOKENS = 48  # of a reply that is asked for a refusal alone
 _FEWEST_SELECTION = 8  # prompts; with fewer the contenders are not re-scored
 
 
@@ -178,6 +179,14 @@ class Trials:
             for share in shares
         ]
 
+    @property
+    def refusal_tokens(self) -> int:
+        """How long the replies of `refusals` are, where the search's length is not given: refusals
+        open replies, but where the template opens reasoning stand behind it."""
+        c = self.config
+        short = c.test_tokens if self._opened else min(c.test_tokens, _REFUSAL_TOKENS)
+        return c.search_tokens or short
+
     def refusals(
         self, projections: Sequence[Projection], prompts: Sequence[str]
     ) -> NDArray[np.float64]:
@@ -190,7 +199,8 @@ class Trials:
         lanes = range(0, len(projections), self.config.lanes)
         verdicts: list[Verdict] = []
         for batch in ([], *(projections[i : i + self.config.lanes] for i in lanes)):
-            replies = self._replies(prompts, batch, self._watch(n, max(1, len(batch))))
+            watch = self._watch(n, max(1, len(batch)))
+            replies = self._replies(prompts, batch, watch, self.refusal_tokens)
             judgements = judge.judge([*prompts] * max(1, len(batch)), replies)
             check_missing(judge, judgements, self.config.max_missing)
             verdicts += [j.verdict for j in judgements]
@@ -208,13 +218,14 @@ class Trials:
         prompts: Sequence[str],
         projections: Sequence[Projection] = (),
         watch: RefusalWatch | None = None,
+        tokens: int | None = None,
     ) -> list[str]:
         rows = RowProjections(projections) if len(projections) > 1 else None
         with self.lm.ablate(rows or next(iter(projections), None)):
             replies = generate(
                 self.lm,
                 prompts,
-                max_new_tokens=self.config.search_tokens or self.config.test_tokens,
+                max_new_tokens=tokens or self.config.search_tokens or self.config.test_tokens,
                 batch_size=self.config.batch_size * max(1, len(projections)),
                 ablations=rows,
                 watch=watch,
