@@ -257,6 +257,56 @@ def test_a_method_that_draws_at_random_is_as_loose_over_samples_as_over_seeds() 
         assert found[which]["matched_cosine"]["mean"] < 0.5
 
 
+SINGLE = np.eye(40)[0]
+
+
+def test_what_repeats_share_is_sd_alone_or_more() -> None:
+    """Noise around SD is alike as long as SD is in it; planted directions are alike beyond it."""
+    planted = RNG.normal(size=(5, 40))
+
+    def noisy(rows: np.ndarray, seed: int) -> tuple[np.ndarray, None]:
+        return 20 * SINGLE + np.random.default_rng([seed, *rows]).normal(size=(5, 40)), None
+
+    def real(rows: np.ndarray, seed: int) -> tuple[np.ndarray, None]:
+        noise = np.random.default_rng([seed, *rows]).normal(size=(5, 40))
+        return 20 * SINGLE + planted + 0.1 * noise, None
+
+    floor, found = (stability(m, 60, k=3, repeats=6, single=SINGLE) for m in (noisy, real))
+    for which in ("samples", "seeds"):
+        assert floor[which]["matched_cosine"]["mean"] > 0.9
+        assert floor["without_sd"][which]["matched_cosine"]["mean"] < 0.5
+        assert found["without_sd"][which]["matched_cosine"]["mean"] > 0.95
+        assert found["without_sd"][which]["largest_angle"]["mean"] < 15
+
+
+def test_stability_is_of_the_directions_chosen_whatever_their_rank() -> None:
+    """Three fixed directions among noise, in another order each time."""
+    fixed = RNG.normal(size=(3, 40))
+
+    def shuffled(rows: np.ndarray, seed: int) -> tuple[np.ndarray, None]:
+        rng = np.random.default_rng([seed, *rows])
+        return rng.permutation(np.concatenate([fixed, rng.normal(size=(5, 40))])), None
+
+    first = stability(shuffled, 60, k=3, repeats=8)
+    nearest = stability(shuffled, 60, k=3, repeats=8, chosen=-fixed, ranks=[0, 4, 6])
+    for which in ("samples", "seeds"):
+        assert nearest[which]["matched_cosine"]["mean"] == pytest.approx(1)
+        assert nearest[which]["largest_angle"]["mean"] < 1e-4
+        assert nearest[which]["rank_cosine"]["mean"] < 0.6
+        assert first[which]["matched_cosine"]["mean"] < 0.8
+    assert nearest["ranks"] == [0, 4, 6]
+    assert nearest["nearest"]
+
+
+def test_sd_has_nothing_beyond_itself_and_ranks_that_are_not_there_are_not_compared() -> None:
+    found = stability(
+        lambda _rows, _seed: (SINGLE[None], None), 60, k=2, ranks=[0, 1], repeats=3, single=SINGLE
+    )
+    assert found["without_sd"] is None
+    assert found["samples"]["rank_cosine"] is None
+    assert found["samples"]["matched_cosine"]["mean"] == pytest.approx(1)
+
+
 def test_places_along_the_mean_difference_are_0_and_1_at_the_means() -> None:
     harmful, harmless = RNG.normal(size=7) + 2, RNG.normal(size=7)
     across = RNG.normal(size=7)

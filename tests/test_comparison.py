@@ -16,7 +16,7 @@ from somatlas.report.comparison import comparison_text
 from somatlas.run import run_at
 from somatlas.statistics import mcnemar
 
-METHODS = ("som", "random", "kmeans")
+METHODS = ("som", "points", "kmeans")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,13 @@ def test_methods_are_compared_on_the_same_prompts(command: Command, folders: lis
         "harmless answered",
     ):
         assert text in result.out
-    assert sum(" against " in line and "second" not in line for line in result.out.split("\n")) == 6
+    tests = [line for line in result.out.split("\n") if " against " in line]
+    assert sum("second" not in line and "k-means" not in line for line in tests) == 6
+    assert sum("k-means (kmeans) against the map (som)" in line for line in tests) == 2
+    assert "floor points, random harmful representations minus the harmless mean: 1 draw" in (
+        result.out
+    )
+    assert "som: of 1 draw of the floors, ASR is as high in" in result.out
     steps = read_json(folders[0] / "atlas.json")["steps"]
     lines = [line.split() for line in result.out.split("\n") if line.split()[:1] == ["som"]]
     assert sum(f"{step['kl']:.3f}" in line for step in steps for line in lines) >= len(steps)
@@ -73,7 +79,7 @@ def test_missing_verdicts_count_neither_for_nor_against(folders: list[Path]) -> 
     judged(folders[0], "md", ["missing"] * (n - 1) + ["refused"])
     judged(folders[1], "md", ["complied"] * n)
     text = comparison_text([run_at(folder) for folder in folders[:2]])
-    (line,) = (row for row in text.split("\n") if "random against som" in row)
+    (line,) = (row for row in text.split("\n") if "points, floor against som" in row)
     assert "+100 [+100, +100]" in line  # over the one prompt that both have a verdict of
     assert mcnemar(0, 1) == 1
     assert "= 1.000" in line

@@ -35,6 +35,7 @@ from somatlas.report import (
     steps_figure,
 )
 from somatlas.report.colours import COSINES, U_MATRIX, ink_on
+from somatlas.report.control_figures import knobs_figure
 from somatlas.report.figures import VOID
 from somatlas.report.page import write_report
 from somatlas.report.sentences import map_text
@@ -45,6 +46,7 @@ ALWAYS = {
     "cosines",
     "cosines-map",
     "grid",
+    "knobs",
     "layers",
     "map",
     "plane",
@@ -154,7 +156,8 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
         ),
         "plane": plane_figure(plane(harmful, harmless, directions, single), ranks, {"sd": "ASR"}),
         "cosines": cosine_figure(given(cosine_matrix(directions)), ranks),
-        "stability": stability_figure(found),
+        "stability": stability_figure(found, ["sd"]),
+        "knobs": knobs_figure(given(where), given(where[0]), given(where[1]), ranks),
     }
     for name, figure in figures.items():
         assert drawn(figure), name
@@ -170,7 +173,7 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
             scale = np.ptp(frame, axis=1) / axes.get_box_aspect()
             np.testing.assert_allclose(scale, scale[0])
             assert all(len(axis.get_ticklocs()) > 1 for axis in (axes.xaxis, axes.zaxis))
-    assert [round(axes.get_xlim()[1]) for axes in figures["stability"].axes] == [1, 94, 1]
+    assert [round(axes.get_xlim()[1]) for axes in figures["stability"].axes] == [1, 1, 94, 1]
 
 
 def words_in(figure: Figure) -> str:

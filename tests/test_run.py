@@ -32,6 +32,7 @@ FILES = {
             "cosines",
             "cosines-map",
             "grid",
+            "knobs",
             "layers",
             "map",
             "plane",

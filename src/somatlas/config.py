@@ -38,6 +38,31 @@ FILES = (
     "perplexity",
 )
 
+Method = Literal[
+    "som",
+    "points",
+    "shifted",
+    "partition",
+    "random",
+    "covariance",
+    "sd",
+    "layers",
+    "pca",
+    "kmeans",
+    "leace",
+    "leace-binary",
+]
+DRAWN: tuple[Method, ...] = (  # methods that the draw changes
+    "som",
+    "points",
+    "shifted",
+    "partition",
+    "random",
+    "covariance",
+    "kmeans",
+)
+SINGLE: tuple[Method, ...] = ("sd", "leace-binary")  # methods that make one direction
+
 ENVIRONMENT_PREFIX = "SOMATLAS_"
 
 
@@ -112,8 +137,15 @@ class Config(BaseModel):
         "layers", None, "ids of the tokens that open a refusal, comma-separated (default: found)"
     )
 
-    method: Literal["som", "random", "covariance", "sd", "layers", "pca", "kmeans", "leace"] = _of(
+    method: Method = _of(
         "map", "som", "what makes the directions: the map, or a method to compare it with"
+    )
+    draw: int = _of(
+        "map",
+        0,
+        "draw the map, or what else is random in the method, anew; the search stays the same",
+        ge=0,
+        lt=2**32,
     )
     grid: tuple[Count, Count] = _of("map", (4, 4), "ROWSxCOLUMNS of the map (paper: 4x4)")
     topology: Literal["hexagonal", "rectangular"] = _of("map", "hexagonal", "the map's grid")
@@ -300,12 +332,26 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Self:
+        if self.k > 1 and self.method in SINGLE and self.ids is None:
+            raise ValueError(
+                f"method {self.method!r} makes one direction, of which k = {self.k} cannot be "
+                "taken: lower --k to 1"
+            )
         neurons = self.grid[0] * self.grid[1]
         available = min(self.candidates, neurons) if self.method == "som" else self.candidates
         if self.k > available:
             raise ValueError(
                 f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "
                 "or raise --candidates and --grid"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_draw(self) -> Self:
+        if self.draw and self.method not in DRAWN:
+            raise ValueError(
+                f"method {self.method!r} draws nothing, so draw = {self.draw} would be the same "
+                f"directions: leave out --draw, or choose a method among {', '.join(DRAWN)}"
             )
         return self
 
@@ -354,6 +400,11 @@ class Config(BaseModel):
             raise InputError(
                 f"setting {name!r} cannot be {values.get(name)!r}: {reason[0].lower()}{reason[1:]}"
             ) from None
+
+    @property
+    def map_seed(self) -> int:
+        """The seed of what the map stage draws: draw d is that of seed + d, all else unchanged."""
+        return (self.seed + self.draw) % 2**32
 
     @property
     def redone(self) -> set[str]:

@@ -5,7 +5,7 @@ Colours tell harmful from harmless by lightness as well as hue: they stay apart 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -136,32 +136,49 @@ def steps_figure(
     return figure
 
 
-def stability_figure(stability: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """How alike the first k directions of two repeats are, a row a method, mean and 90 % range.
+def stability_figure(
+    stability: Mapping[str, Mapping[str, Any]], floors: Iterable[str] = ()
+) -> Figure:
+    """How alike the directions of two repeats are, a row a method, mean and 90 % range.
 
-    stability : by method, what `somatlas.atlas.stability` returns.
+    stability : by method, what `somatlas.atlas.stability` returns. floors : methods whose rows are
+    marked as learning nothing.
     """
-    names = list(stability)
+    names, unlearned = list(stability), set(floors)
     figure = new_figure(WIDTH, 1.2 + 0.34 * len(names))
     panels = (
-        ("matched_cosine", "cosine of matched\ndirections", 1),
-        ("largest_angle", "largest principal\nangle, degrees", 90),
-        ("rand", "adjusted Rand index\nof the partitions", 1),
+        (_measure("matched_cosine"), "cosine of matched\ndirections", 1),
+        (_beyond_sd, "the same, SD\nprojected out", 1),
+        (_measure("largest_angle"), "largest principal\nangle, degrees", 90),
+        (_measure("rand"), "adjusted Rand index\nof the partitions", 1),
     )
-    grid = figure.subplots(1, 3, sharey=True)
+    grid = figure.subplots(1, len(panels), sharey=True)
     for axes, (measure, label, most) in zip(grid, panels, strict=True):
         for row, name in enumerate(names):
-            _repeats(axes, row, {which: stability[name][which][measure] for which in _REPEATS})
+            _repeats(axes, row, {which: measure(stability[name], which) for which in _REPEATS})
         axes.set(xlim=(-0.05 * most, 1.05 * most), ylim=(len(names) - 0.5, -0.5), xlabel=label)
         axes.set_xticks([0, most / 2, most])
         small_print(axes)
-    grid[0].set_yticks(range(len(names)), names)
+    titles = [f"{name}, floor" if name in unlearned else name for name in names]
+    grid[0].set_yticks(range(len(names)), titles)
     handles = [
         axes.plot([], [], mark, color=colour, markeredgecolor="black", markersize=5, label=title)[0]
         for title, mark, colour in _REPEATS.values()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return figure
+
+
+Spread = Mapping[str, float] | None
+
+
+def _measure(name: str) -> Callable[[Mapping[str, Any], str], Spread]:
+    return lambda record, which: record[which][name]
+
+
+def _beyond_sd(record: Mapping[str, Any], which: str) -> Spread:
+    free = record.get("without_sd")
+    return None if free is None else free[which]["matched_cosine"]
 
 
 def _repeats(axes: Axes, row: int, found: Mapping[str, Mapping[str, float] | None]) -> None:
@@ -174,4 +191,4 @@ def _repeats(axes: Axes, row: int, found: Mapping[str, Mapping[str, float] | Non
         axes.plot(spread["mean"], y, mark, color=colour, markeredgecolor="black", markersize=5)
     if all(spread is None for spread in found.values()):
         middle = sum(axes.get_xlim()) / 2
-        axes.text(middle, row, "no partition", ha="center", va="center", fontsize=6, color="0.4")
+        axes.text(middle, row, "none", ha="center", va="center", fontsize=6, color="0.4")

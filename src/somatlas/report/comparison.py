@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from somatlas.comparators import FLOORS
 from somatlas.errors import InputError
 from somatlas.evaluation import paired_tests, read_jsonl
 from somatlas.files import read_json
+from somatlas.report.floors import floor_text, kmeans_text
 from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import p_text, rate_text
 from somatlas.run import Run, chosen_layer
@@ -62,6 +64,7 @@ class Compared:
     """One condition of one run: its rates, and its rows of verdicts.jsonl."""
 
     name: str
+    method: str
     k: int
     test: Mapping[str, Any]
     verdicts: Sequence[Mapping[str, Any]]
@@ -87,7 +90,9 @@ def comparison_text(runs: Sequence[Run]) -> str:
         for run in runs
         if run.is_done("atlas")
     }
-    parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(rows, runs[0].config.seed)]
+    tests = paired_tests({row.name: row.verdicts for row in rows}, runs[0].config.seed)
+    parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(tests)]
+    parts += [floor_text(rows), kmeans_text(rows, tests)]
     if steps:
         measured = [run for run in runs if run.is_done("atlas")]
         models = [run.folder.parent.name for run in measured]
@@ -118,9 +123,10 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
         if run.folder.parent not in with_sd:
             with_sd.add(run.folder.parent)
             name = _with_model("sd", run, runs)
-            rows.append(Compared(name, 1, evaluation["test"]["sd"], sides["sd"]))
+            rows.append(Compared(name, "sd", 1, evaluation["test"]["sd"], sides["sd"]))
         k = len(evaluation["ranks"])
-        rows.append(Compared(_name(run, runs), k, evaluation["test"]["md"], sides["md"]))
+        name = _name(run, runs)
+        rows.append(Compared(name, run.config.method, k, evaluation["test"]["md"], sides["md"]))
     return rows
 
 
@@ -135,9 +141,10 @@ def _check_ground(run: Run, first: Run) -> None:
 
 
 def _name(run: Run, runs: Sequence[Run]) -> str:
-    """The method, with the run's name and model where they tell more."""
+    """The method, that it is a floor, and the run's name and model where they tell more."""
     method, name = run.config.method, run.config.name
-    return _with_model(name if name == method else f"{method} ({name})", run, runs)
+    told = f"{method}, floor" if method in FLOORS else method
+    return _with_model(told if name == method else f"{told} ({name})", run, runs)
 
 
 def _with_model(name: str, run: Run, runs: Sequence[Run]) -> str:
@@ -228,9 +235,8 @@ def _least(values: Iterable[float]) -> float | None:
     return min(values, default=None)
 
 
-def _tests(rows: Sequence[Compared], seed: int) -> str:
+def _tests(tests: Sequence[Mapping[str, Any]]) -> str:
     """Every two conditions over the same prompts: differences, and exact McNemar's p (Holm)."""
-    tests = paired_tests({row.name: row.verdicts for row in rows}, seed)
     table = plain_table(
         "second against first, points [95 %]", "ASR", "p (Holm)", "refusal", "p (Holm)"
     )

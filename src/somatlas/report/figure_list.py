@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from somatlas.comparators import FLOORS
 from somatlas.drift import REPLY_TOKENS
 from somatlas.report.atlas_figures import (
     front_figure,
@@ -18,6 +19,7 @@ from somatlas.report.atlas_figures import (
     stability_figure,
     steps_figure,
 )
+from somatlas.report.control_figures import knobs_figure
 from somatlas.report.direction_figures import cosine_figure, plane_figure
 from somatlas.report.facts import Facts, MapFile, read_facts
 from somatlas.report.figures import VOID, map_figure
@@ -69,6 +71,9 @@ def report_figures(facts: Facts) -> list[ReportFigure]:
             figures += [_cosines_on_map(facts, facts.map)]
         if stability := facts.atlas["stability"]:
             figures.append(_stability(stability))
+        knobs = facts.atlas.get("knobs")
+        if knobs and "borderline" in knobs["differ"]:
+            figures.append(_knobs(knobs, facts.chosen))
     return figures
 
 
@@ -291,20 +296,59 @@ def _cosine_matrix(name: str, caption: str, facts: Facts, order: Sequence[int]) 
 
 
 def _stability(found: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
+    def rows() -> Rows:
+        spreads = [
+            (method, over, f"{measure}{suffix}", value)
+            for method, kinds in found.items()
+            for suffix, record in (("", kinds), ("_without_sd", kinds.get("without_sd") or {}))
+            for over in ("samples", "seeds")
+            for measure, value in record.get(over, {}).items()
+            if value is not None
+        ]
+        names = ("mean", "low", "high")
+        return [
+            ["method", "over", "measure", *names],
+            *([*what, *(value[name] for name in names)] for *what, value in spreads),
+        ]
+
     return ReportFigure(
         "stability",
-        "Means over pairs of repeats, and the range of 90 % of them: cosines and angles of the "
-        "directions, and how alike they part the prompts. Methods without a draw do not change "
+        "Means over pairs of repeats, and the range of 90 % of them: cosines of the directions, "
+        "as they are and with the mean difference projected out, angles of their spans, and how "
+        "alike they part the prompts. Floors learn nothing. Methods without a draw do not change "
         "with the seed.",
-        lambda: stability_figure(found),
-        lambda: [
-            ["method", "over", "measure", "mean", "low", "high"],
-            *(
-                [method, over, measure, *(value[name] for name in ("mean", "low", "high"))]
-                for method, kinds in found.items()
-                for over in ("samples", "seeds")
-                for measure, value in kinds[over].items()
-                if value is not None
-            ),
-        ],
+        lambda: stability_figure(found, FLOORS),
+        rows,
+    )
+
+
+def _knobs(knobs: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
+    names = ("refusal", "borderline_refusal")
+
+    def place(row: Mapping[str, Any]) -> list[float]:
+        return [row[name]["rate"] for name in names]
+
+    def rows() -> Rows:
+        bounds = ("rate", "low", "high", "n")
+        header = ["what", *(f"{n}_{b}" for n in names for b in bounds), "kl"]
+        every = [("base", knobs["base"]), ("sd", knobs["sd"])]
+        every += [(str(cell["rank"]), cell) for cell in knobs["cells"]]
+        numbers = ([row[n][b] for n in names for b in bounds] for _, row in every)
+        return [
+            header,
+            *([what, *own, row["kl"]] for (what, row), own in zip(every, numbers, strict=True)),
+        ]
+
+    return ReportFigure(
+        "knobs",
+        "Refusal of harmful and of borderline test prompts, in the first "
+        f"{knobs['tokens']} tokens of replies, while each direction alone is ablated, by rank: on "
+        "one rising curve the directions are settings of one knob.",
+        lambda: knobs_figure(
+            [place(cell) for cell in knobs["cells"]],
+            place(knobs["sd"]),
+            place(knobs["base"]),
+            chosen,
+        ),
+        rows,
     )

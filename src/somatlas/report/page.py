@@ -19,6 +19,7 @@ from matplotlib import rc_context
 from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl
 from somatlas.files import atomic_file, write_text
+from somatlas.report.control_sentences import contrast_rows, contrast_text, knobs_text
 from somatlas.report.cost import cost_rows
 from somatlas.report.evidence import evidence_lines
 from somatlas.report.facts import Facts, read_facts
@@ -98,7 +99,7 @@ def _described(facts: Facts) -> dict[str, Any]:
     atlas = facts.atlas or {}
     described, stability = "neurons" in atlas, atlas.get("stability")
     clouds = [{side: s[side] for side in ("harmful", "harmless")} for s in atlas.get("steps", [])]
-    found = atlas.get("over_refusal")
+    found, contrast, knobs = (atlas.get(n) for n in ("over_refusal", "contrast", "knobs"))
     return {
         "cells": map_cells(facts),
         "view": map_view(facts),
@@ -111,6 +112,10 @@ def _described(facts: Facts) -> dict[str, Any]:
         "clouds_n": sum(map(len, clouds[0].values())) if clouds else 0,
         "relations_text": relations_text(atlas["relations"], atlas["steps"]) if atlas else "",
         "stability_text": stability_text(stability) if stability else "",
+        "contrast_text": contrast_text(contrast) if contrast else "",
+        "contrast": contrast_rows(contrast),
+        "refusal_tokens": contrast["tokens"] if contrast else 0,
+        "knobs_text": knobs_text(knobs) if knobs else "",
         "over_refusal_text": over_refusal_text(found) if found else "",
         "refused": _refused(atlas) if found else [],
     }

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from somatlas.comparators import FLOORS
+
 
 def map_text(errors: Mapping[str, Any] | None) -> str:
     """The map's errors beside what chance gives, and whether its grid means anything."""
@@ -127,31 +129,52 @@ def relations_text(relations: Mapping[str, Any], steps: Sequence[Mapping[str, An
 
 def stability_text(found: Mapping[str, Mapping[str, Any]]) -> str:
     """How alike repeats of the run's own method, the first of `found`, are, and what may be
-    concluded."""
+    concluded: from what they share beyond SD, against the floor that shares most."""
     name = next(iter(found))
     own, k = found[name]["samples"], found[name]["k"]
     angle, cosine = own["largest_angle"]["mean"], own["matched_cosine"]["mean"]
+    what = _count(k, "direction")
+    which = f"{what} by {name} nearest to the chosen" if found[name].get("nearest") else ""
     text = (
-        f"Between 80 % samples of the prompts, each with a seed of its own, the spans of the first "
-        f"{_count(k, 'direction')} by {name} differ by {angle:.0f} degrees at the largest "
+        f"Between 80 % samples of the prompts, each with a seed of its own, the spans of the "
+        f"{which or f'first {what} by {name}'} differ by {angle:.0f} degrees at the largest "
         f"principal angle, and matched directions have cosine {cosine:.2f}, whatever their sign"
     )
     rand = own["rand"]["mean"] if own["rand"] else None
     if rand is not None:
         text += f"; the partitions of the prompts agree with an adjusted Rand index of {rand:.2f}"
-    if name == "covariance" or "covariance" not in found:
-        return text + ". What chance would give is not shown: a run of the map has it beside."
-    floor = found["covariance"]["samples"]
-    chance, wide = floor["matched_cosine"]["mean"], floor["largest_angle"]["mean"]
+    if name in FLOORS:
+        return text + ". It learns nothing: a floor for other methods."
+    floors = _floors_beyond_sd(found)
+    if not floors:
+        return text + ". What chance would give is not shown: make the atlas again for floors."
+    free = found[name]["without_sd"]
+    if free is None:
+        return text + ". That is the mean difference and nothing else."
+    floor = max(floors, key=lambda one: float(floors[one]["matched_cosine"]["mean"]))
+    highest = floors[floor]["matched_cosine"]
+    least = min(float(one["largest_angle"]["low"]) for one in floors.values())
+    shared, turned = free["samples"]["matched_cosine"]["mean"], free["samples"]["largest_angle"]
     text += (
-        f". Random directions with the data's covariance, which learn nothing, have {wide:.0f} "
-        f"degrees and cosine {chance:.2f}. "
+        f". With the mean difference projected out, which all methods share, the cosine is "
+        f"{shared:.2f} and the angle {turned['mean']:.0f} degrees; of the floors, which learn "
+        f"nothing, {floor} ({FLOORS[floor]}) has most, {highest['mean']:.2f}, and 95 % of its "
+        f"pairs less than {highest['high']:.2f}. "
     )
-    if cosine - chance < 0.1:
-        if wide - angle < 10:
-            return text + "Neither single directions nor their span are more alike than chance."
-        return text + "Single directions are no more alike than chance: read the span, not them."
-    if angle > 45 or (rand is not None and rand < 0.5):
+    if shared <= highest["high"]:
+        if turned["mean"] >= least:
+            return text + (
+                "Beyond the mean difference, neither single directions nor their span are more "
+                "alike than the floors'."
+            )
+        return text + (
+            "Beyond the mean difference, single directions are no more alike than the floor's: "
+            "read the span, not them."
+        )
+    ranked = own["rank_cosine"] and own["rank_cosine"]["mean"]
+    if ranked is not None and ranked < cosine - 0.1:
+        text += f"Directions of the same rank have cosine {ranked:.2f}. "
+    if angle > 45 or (rand is not None and rand < 0.5) or (ranked is not None and ranked < 0.5):
         return text + (
             "What is shared is real, but the ranks are not the same from sample to sample: say "
             "what a set of directions does, not what one of them means."
@@ -160,6 +183,30 @@ def stability_text(found: Mapping[str, Mapping[str, Any]]) -> str:
         "Other samples of these prompts give much the same directions; that does not make them the "
         "model's own parts, nor say what prompts of another kind would give."
     )
+
+
+def stability_summary(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same in one sentence, for the head of the page and the screen."""
+    name = next(iter(found))
+    cosine = found[name]["samples"]["matched_cosine"]["mean"]
+    text = f"Directions from 80 % samples of the prompts agree with a mean cosine of {cosine:.2f}"
+    floors, free = _floors_beyond_sd(found), found[name].get("without_sd")
+    if name in FLOORS or not floors or free is None:
+        return f"{text}."
+    shared = free["samples"]["matched_cosine"]["mean"]
+    floor = max(floors.values(), key=lambda one: float(one["matched_cosine"]["mean"]))
+    most = floor["matched_cosine"]
+    verdict = "more" if shared > most["high"] else "no more"
+    return (
+        f"{text}; with the mean difference projected out {shared:.2f}, {verdict} than directions "
+        f"that learn nothing ({most['mean']:.2f}, 95 % under {most['high']:.2f})."
+    )
+
+
+def _floors_beyond_sd(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The floors' agreement over samples without SD, of those that a record has."""
+    records = {name: found[name].get("without_sd") for name in FLOORS if name in found}
+    return {name: record["samples"] for name, record in records.items() if record}
 
 
 def over_refusal_text(found: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from somatlas.atlas import (
 )
 from somatlas.atlas.neurons import category_information
 from somatlas.directions import DirectionSet
+from somatlas.drift import Drift
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
 from somatlas.geometry import cosine_matrix, unit_rows
@@ -35,6 +36,7 @@ from somatlas.representations import represent
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
 from somatlas.stages.ablate import chosen_directions, harmless_drift
+from somatlas.stages.controls import controls
 from somatlas.stages.map import contrast_of, make_map
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
@@ -48,7 +50,7 @@ _STEPS = 5  # directions ablated one after another, at most, or k where that is 
 
 
 def atlas_stage(run: Run) -> None:
-    """Write atlas.json: neurons, plane, geometry over k, stability."""
+    """Write atlas.json: neurons, plane, geometry over k, stability, controls."""
     run.needs("judge")
     config = run.config
     layer = chosen_layer(run)
@@ -60,6 +62,7 @@ def atlas_stage(run: Run) -> None:
     single = DirectionSet.load(run.path("single_direction.safetensors")).vectors.double().numpy()
     to_scale = config.method not in _AXES
     drawn = vectors if to_scale else unit_rows(vectors) * np.linalg.norm(single)
+    trials, drift = Trials(run, directions), harmless_drift(run)
     content: dict[str, Any] = {
         "layer": layer,
         "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
@@ -68,16 +71,19 @@ def atlas_stage(run: Run) -> None:
             **plane(harmful, harmless, drawn, single[0]),
             "to_scale": to_scale,
         },
-        "steps": _steps(run, layer, directions),
+        "steps": _steps(run, layer, directions, trials, drift),
     }
     content["relations"] = relations(content["steps"])
     content["stability"] = stability_of(run, contrast)
+    content |= controls(run, contrast, directions, trials, drift)
     if config.method == "som":
         content |= _neurons(run, layer, harmful, harmless, directions)
     write_json(run.path("atlas.json"), content)
 
 
-def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any]]:
+def _steps(
+    run: Run, layer: int, directions: DirectionSet, trials: Trials, drift: Drift
+) -> list[dict[str, Any]]:
     """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
     ranks, vectors = chosen_directions(run)
     rest = [i for i in range(len(directions)) if run.config.directions or i not in ranks]
@@ -88,9 +94,7 @@ def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any
     harmful, harmless = (texts(spread(side, _CLOUD)) for side in sides)
     answered = [texts(spread(side, _ANSWERED)) for side in sides]
     projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
-    trials = Trials(run, directions)
     shares, harmless_shares = (trials.shares(projections, side) for side in answered)
-    drift = harmless_drift(run)
     steps, clouds = [], []
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):

@@ -52,14 +52,14 @@ def map_stage(run: Run) -> None:
 
 
 def make_map(config: Config, seed: int | None = None) -> SOM:
-    """The configured map, not trained yet; with another seed if one is given."""
+    """The configured map, not trained yet: of the configured draw, or of the seed given."""
     return SOM(
         grid=config.grid,
         topology=config.topology,
         sigma=config.sigma,
         learning_rate=config.learning_rate,
         iterations=config.iterations,
-        seed=config.seed if seed is None else seed,
+        seed=config.map_seed if seed is None else seed,
     )
 
 
@@ -73,7 +73,7 @@ def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tenso
         single=dict(zip(store.layers, differences, strict=True)),
         layer=layer,
         count=run.config.candidates,
-        seed=run.config.seed,
+        seed=run.config.map_seed,
     )
 
 
