@@ -52,7 +52,8 @@ class Run:
         return Judges(self.config, self.path("judge_answers.jsonl"))
 
     @cached_property
-    def _all_prompts(self) -> PromptSet:
+    def all_prompts(self) -> PromptSet:
+        """The prompt set as it was read, once, without limits."""
         return configured_prompts(self.config)
 
     @cached_property
@@ -62,7 +63,7 @@ class Run:
         limits: dict[Split, int] = {"test": c.test_prompts}
         if c.train_prompts is not None:
             limits["train"] = c.train_prompts
-        return self._all_prompts.limited(limits)
+        return self.all_prompts.limited(limits)
 
     def path(self, name: str) -> Path:
         """A file of the run."""
@@ -160,7 +161,7 @@ class Run:
         """What decides a stage's output: settings, and the prompts' sha256."""
         return {
             **self.config.settings_until(stage),
-            "prompts_sha256": self._all_prompts.sha256(),
+            "prompts_sha256": self.all_prompts.sha256(),
         }
 
     def check_settings(self) -> None:

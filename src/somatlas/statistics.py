@@ -146,9 +146,9 @@ def crossed_interval(
 def crossed_rate(rows: Sequence[Sequence[float]], seed: int) -> Rate:
     """A rate over repeats of an experiment, with a 95 % interval over prompts and repeats.
 
-    rows : (r, c) of shares from 0 to 1, as of `crossed_interval`. The interval is that one's, and at
-    least Wilson's of the c prompts: where every cell is alike a bootstrap knows no doubt. n : the
-    prompts; another repeat's reply to the same one is no independent evidence.
+    rows : (r, c) of shares from 0 to 1, as of `crossed_interval`. The interval is that one's, and
+    at least Wilson's of the c prompts: where every cell is alike a bootstrap knows no doubt. n :
+    the prompts; another repeat's reply to the same one is no independent evidence.
     """
     found = crossed_interval(rows, seed)
     if found is None:
