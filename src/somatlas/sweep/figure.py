@@ -32,29 +32,31 @@ def sweep_figure(
 
     x : the setting. places : its values, as written; numbers lie to scale, others side by side.
     lines : name -> points with x, `asr` (rate, low, high) and `kl` (mean, low, high), None where
-    unknown. single : the same two of SD where it is one and the same everywhere.
+    unknown, and `by_seed`, drawn as dots, where seeds are pooled. single : the same two of SD where
+    it is one and the same everywhere.
     """
     numbers = [_number(place) for place in places]
-    to_scale = all(number is not None for number in numbers)
-    at = dict(zip(places, numbers if to_scale else range(len(places)), strict=True))
+    to_scale = None not in numbers
+    at = {
+        p: float(n if n is not None and to_scale else i)
+        for i, (p, n) in enumerate(zip(places, numbers, strict=True))
+    }
     figure = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
     colours = colormaps["viridis"](np.linspace(0, 0.85, max(2, len(lines))))
     for axes, (name, middle, scale, label) in zip(panels, _PANELS, strict=True):
         for number, (title, points) in enumerate(lines.items()):
+            found = [(at[point[x]], point[name]) for point in points]
             known = sorted(
-                (
-                    [
-                        float(at[point[x]] or 0),
-                        *(scale * point[name][k] for k in (middle, "low", "high")),
-                    ]
-                    for point in points
-                    if point[name][middle] is not None
-                ),
-                key=lambda values: values[0],
+                [place, *(scale * one[key] for key in (middle, "low", "high"))]
+                for place, one in found
+                if one[middle] is not None
             )
             _line(axes, np.array(known).reshape(-1, 4), number, title, colours[number], to_scale)
+            for place, one in found:
+                own = [scale * value for value in one.get("by_seed", ()) if value is not None]
+                axes.plot([place] * len(own), own, ".", color=colours[number], ms=3, alpha=0.6)
         if single is not None and single[name][middle] is not None:
             axes.axhline(scale * single[name][middle], color=DIRECTION, lw=1, ls=":", label="SD")
         axes.set(xlabel=x, ylabel=label)

@@ -55,7 +55,8 @@ def pooled_lines(points: Sequence[Measured], x: str, parts: Sequence[str]) -> li
     """Lines along x, one for each combination of the settings in parts; seeds are pooled.
 
     Each place on a line has `seeds` and, per measure, its interval: one point's is the one of its
-    row; of several the one over prompts and seeds (`crossed_rate`, `crossed_interval`).
+    row; of several the one over prompts and seeds (`crossed_rate`, `crossed_interval`), with each
+    seed's own value in `by_seed`.
     """
     lines: dict[tuple[str, ...], dict[str, list[Measured]]] = {}
     for point in points:
@@ -79,14 +80,16 @@ def pooled_lines(points: Sequence[Measured], x: str, parts: Sequence[str]) -> li
 
 def _pooled(points: Sequence[Measured], name: str) -> Mapping[str, Any]:
     if len(points) == 1:
-        found: Mapping[str, Any] = points[0].row["test"][name]
-        return found
+        alone: Mapping[str, Any] = points[0].row["test"][name]
+        return alone
     columns = list(dict.fromkeys(key for point in points for key in point.cells[name]))
     nan = float("nan")
     rows = [[point.cells[name].get(key, nan) for key in columns] for point in points]
+    own = [next(iter(point.row["test"][name].values())) for point in points]
     if name in POOLED:
-        return asdict(crossed_rate(rows, seed=0))
-    return _interval(crossed_interval(rows, seed=0) if columns else None, len(columns))
+        return {**asdict(crossed_rate(rows, seed=0)), "by_seed": own}
+    found = crossed_interval(rows, seed=0) if columns else None
+    return {**_interval(found, len(columns)), "by_seed": own}
 
 
 def _drift(ablation: Mapping[str, Any], condition: str, run: Run) -> dict[str, Any]:
