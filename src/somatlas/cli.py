@@ -242,12 +242,26 @@ def _report(folder: Path | None, show_completions: bool, show: bool) -> None:
 
 @commands.command("compare")
 @click.argument("folders", metavar="RUN...", type=Path, nargs=-1, required=True)
-def _compare(folders: tuple[Path, ...]) -> None:
-    """A table of several runs on the same test prompts, with paired tests between them."""
-    from somatlas.report.comparison import comparison_text
-    from somatlas.run import run_at
+@click.option(
+    "--remeasure",
+    is_flag=True,
+    help="measure what the searches chose on val at each level of refusal and drift on test "
+    "prompts (loads the model; kept in RUN/remeasured.json)",
+)
+def _compare(folders: tuple[Path, ...], remeasure: bool) -> None:
+    """A table of several runs on the same test prompts, with paired tests between them.
 
-    click.echo(comparison_text([run_at(folder) for folder in folders]))
+    Runs that differ in their seed alone are one row where they are measured again.
+    """
+    from somatlas.report.comparison import check_comparable, comparison_text
+    from somatlas.run import run_at
+    from somatlas.stages.remeasure import remeasure as measure_again
+
+    runs = [run_at(folder) for folder in folders]
+    if remeasure:
+        check_comparable(runs)
+        measure_again(runs)
+    click.echo(comparison_text(runs))
 
 
 @commands.command("agree")

@@ -13,6 +13,7 @@ from somatlas.errors import InputError
 from somatlas.report.cost import cost_text
 from somatlas.report.page import write_report
 from somatlas.report.summary import summarise
+from somatlas.resident import Resident
 from somatlas.run import Run
 from somatlas.stages import WORK
 from somatlas.stages.search import check_storage
@@ -20,7 +21,7 @@ from somatlas.sweep.axes import raise_all
 from somatlas.sweep.output import write_record, write_results
 from somatlas.sweep.plan import make_plan
 from somatlas.sweep.results import measured
-from somatlas.sweep.shared import Resident, take_over
+from somatlas.sweep.shared import take_over
 from somatlas.workers import SHARED, share
 
 

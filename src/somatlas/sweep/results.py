@@ -9,8 +9,9 @@ from typing import Any
 from somatlas.evaluation import OUTCOMES, read_jsonl, verdict_shares
 from somatlas.files import read_json
 from somatlas.judges.verdict import Verdict
+from somatlas.pooling import pooled_mean, pooled_rate
 from somatlas.run import Run
-from somatlas.statistics import crossed_interval, crossed_rate, mean_interval, wilson
+from somatlas.statistics import mean_interval, wilson
 
 # Rates of harmful test prompts that are pooled; what else evaluation.json has stays with its point.
 POOLED: Mapping[str, Verdict] = {**OUTCOMES, "babble": Verdict.INCOHERENT}
@@ -55,7 +56,7 @@ def pooled_lines(points: Sequence[Measured], x: str, parts: Sequence[str]) -> li
     """Lines along x, one for each combination of the settings in parts; seeds are pooled.
 
     Each place on a line has `seeds` and, per measure, its interval: one point's is the one of its
-    row; of several the one over prompts and seeds (`crossed_rate`, `crossed_interval`), with each
+    row; of several the one over prompts and seeds (`somatlas.pooling`), with each
     seed's own value in `by_seed`.
     """
     lines: dict[tuple[str, ...], dict[str, list[Measured]]] = {}
@@ -82,14 +83,12 @@ def _pooled(points: Sequence[Measured], name: str) -> Mapping[str, Any]:
     if len(points) == 1:
         alone: Mapping[str, Any] = points[0].row["test"][name]
         return alone
-    columns = list(dict.fromkeys(key for point in points for key in point.cells[name]))
-    nan = float("nan")
-    rows = [[point.cells[name].get(key, nan) for key in columns] for point in points]
+    cells = [point.cells[name] for point in points]
     own = [next(iter(point.row["test"][name].values())) for point in points]
     if name in POOLED:
-        return {**asdict(crossed_rate(rows, seed=0)), "by_seed": own}
-    found = crossed_interval(rows, seed=0) if columns else None
-    return {**_interval(found, len(columns)), "by_seed": own}
+        return {**asdict(pooled_rate(cells)), "by_seed": own}
+    n = len({key for one in cells for key in one})
+    return {**_interval(pooled_mean(cells), n), "by_seed": own}
 
 
 def _drift(ablation: Mapping[str, Any], condition: str, run: Run) -> dict[str, Any]:
