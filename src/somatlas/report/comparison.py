@@ -147,12 +147,13 @@ def _rates(rows: Sequence[Compared]) -> str:
         "k",
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
+        "off topic",
         "refusal on harmless",
         "KL, nats a token",
     )
     for row in rows:
-        names = ("asr", "refusal", "babble", "harmless_refusal")
+        names = ("asr", "refusal", "babble", "off_topic", "harmless_refusal")
         cells = [rate_text(row.test[name]) for name in names]
         table.add_row(row.name, str(row.k), *cells, _drift_text(row.drift))
     return table_text(table)
@@ -237,7 +238,7 @@ def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "k",
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
         "harmless answered",
         "KL, nats a token",
     )

@@ -153,7 +153,8 @@ def _table(plan: Plan, rows: Sequence[Measured], lines: Sequence[Mapping[str, An
         *(["seeds"] if several else []),
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
+        "off topic",
         "KL, nats a token",
         "ASR on val",
         "on selection",
@@ -170,7 +171,7 @@ def _table(plan: Plan, rows: Sequence[Measured], lines: Sequence[Mapping[str, An
                 _title(line["settings"]),
                 point[x],
                 *([str(max(1, len(point["seeds"])))] if several else []),
-                *(rate_text(point[name]) for name in ("asr", "refusal", "babble")),
+                *(rate_text(point[name]) for name in ("asr", "refusal", "babble", "off_topic")),
                 drift_text(point["kl"]),
                 *(_mean(own, part) for part in ("val", "selection")),
             )

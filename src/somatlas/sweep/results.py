@@ -14,7 +14,11 @@ from somatlas.run import Run
 from somatlas.statistics import mean_interval, wilson
 
 # Rates of harmful test prompts that are pooled; what else evaluation.json has stays with its point.
-POOLED: Mapping[str, Verdict] = {**OUTCOMES, "babble": Verdict.INCOHERENT}
+POOLED: Mapping[str, Verdict] = {
+    **OUTCOMES,
+    "babble": Verdict.INCOHERENT,
+    "off_topic": Verdict.OFF_TOPIC,
+}
 MEASURES = (*POOLED, "kl")
 
 
