@@ -44,18 +44,7 @@ class Run:
     @cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded once."""
-        c = self.config
-        return load_model(
-            c.model,
-            dtype=c.dtype,
-            device=c.device,
-            system=c.system,
-            chat_template=c.chat_template,
-            site=c.site,
-            edit_head=c.tied_head == "paper",
-            thinking=None if c.thinking is None else c.thinking == "on",
-            trust_remote_code=c.trust_remote_code,
-        )
+        return load_model(self.config.model, **model_arguments(self.config))
 
     @cached_property
     def judges(self) -> Judges:
@@ -63,7 +52,8 @@ class Run:
         return Judges(self.config, self.path("judge_answers.jsonl"))
 
     @cached_property
-    def _all_prompts(self) -> PromptSet:
+    def all_prompts(self) -> PromptSet:
+        """The prompt set as it was read, once, without limits."""
         return configured_prompts(self.config)
 
     @cached_property
@@ -73,7 +63,7 @@ class Run:
         limits: dict[Split, int] = {"test": c.test_prompts}
         if c.train_prompts is not None:
             limits["train"] = c.train_prompts
-        return self._all_prompts.limited(limits)
+        return self.all_prompts.limited(limits)
 
     def path(self, name: str) -> Path:
         """A file of the run."""
@@ -94,12 +84,17 @@ class Run:
 
         facts : what else its files depend on.
         """
-        self._record(stage, {"settings": self._settings(stage), **facts})
+        self._record(stage, {"settings": self.settings(stage), **facts})
+
+    def take_over(self, stage: Stage, source: str, seconds: float) -> None:
+        """Record a stage as done whose files another run's are, in so many seconds."""
+        record = {"settings": self.settings(stage), "taken_from": source}
+        self._record(stage, {**record, "seconds": round(seconds, 2)})
 
     def study_settings(self) -> dict[str, Any]:
         """What decides a search's trials: workers that share a study must agree on it."""
         free = self.config.redone | {"trials"}
-        return {n: value for n, value in self._settings("search").items() if n not in free}
+        return {n: value for n, value in self.settings("search").items() if n not in free}
 
     def needs(self, stage: Stage) -> None:
         """Raise InputError where an earlier stage that is needed has not been run."""
@@ -122,7 +117,7 @@ class Run:
         work(self)
         seconds = round(time.monotonic() - start, 2)
         if self.config.part is None:  # else others do the rest
-            own = {"settings": self._settings(stage)}
+            own = {"settings": self.settings(stage)}
             begun = own if again else self.stages.get(stage, own)
             self._record(stage, {**begun, "seconds": seconds})
         return True
@@ -133,7 +128,7 @@ class Run:
         A finished search that is asked for more trials is opened again. Raises InputError where
         the folder holds a stage that other settings decided.
         """
-        self._check_settings()
+        self.check_settings()
         if stage == "search" and self._search_grows():
             self._reopen()
         return not self.is_done(stage) or self._asks_again(stage)
@@ -154,7 +149,7 @@ class Run:
 
     def _asks_again(self, stage: Stage) -> bool:
         """Whether a finished stage was made with other of the settings that may change."""
-        was, now = self.stages.get(stage, {}).get("settings", {}), self._settings(stage)
+        was, now = self.stages.get(stage, {}).get("settings", {}), self.settings(stage)
         names = [name for name in REDONE.get(stage, ()) if name in was and name in now]
         return any(was[name] != now[name] for name in names)
 
@@ -162,18 +157,20 @@ class Run:
         self.record_config()
         write_json(self.path("stages.json"), {**self.stages, stage: record})
 
-    def _settings(self, stage: Stage) -> dict[str, Any]:
+    def settings(self, stage: Stage) -> dict[str, Any]:
+        """What decides a stage's output: settings, and the prompts' sha256."""
         return {
             **self.config.settings_until(stage),
-            "prompts_sha256": self._all_prompts.sha256(),
+            "prompts_sha256": self.all_prompts.sha256(),
         }
 
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
+        """Raise InputError where the folder holds a stage that other settings decided."""
         free = self.config.redone
         for stage in STAGES:
             if stage not in self.stages:
                 continue
-            now = self._settings(stage)
+            now = self.settings(stage)
             for name, was in self.stages[stage]["settings"].items():
                 if name in free or name not in now:  # a file that is gone cannot differ
                     continue
@@ -191,6 +188,20 @@ class Run:
         versions = {name: version(name) for name in _RECORDED}
         record = {**values, "versions": {**versions, "python": platform.python_version()}}
         write_text(self.path("config.toml"), tomli_w.dumps(record))
+
+
+def model_arguments(config: Config) -> dict[str, Any]:
+    """What `load_model` is told beside the name: runs alike in both may share the model."""
+    return {
+        "dtype": config.dtype,
+        "device": config.device,
+        "system": config.system,
+        "chat_template": config.chat_template,
+        "site": config.site,
+        "edit_head": config.tied_head == "paper",
+        "thinking": None if config.thinking is None else config.thinking == "on",
+        "trust_remote_code": config.trust_remote_code,
+    }
 
 
 def run_folder(config: Config) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,19 @@ from somatlas.errors import InputError
 from somatlas.evaluation import paired_tests, read_jsonl
 from somatlas.files import read_json
 from somatlas.report.floors import floor_text, kmeans_text
+from somatlas.report.matched import least_table, remeasured_table, seed_groups
 from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import p_text, rate_text
 from somatlas.run import Run, chosen_layer
-from somatlas.statistics import correlation, wilson
+from somatlas.stages.remeasure import remeasured, val_trials
+from somatlas.statistics import correlation, mean_interval, wilson
 
 # What decides a rate, so that runs that differ in it are not compared.
 _GROUND = (
     "judge",
     "judge_template",
     "judge_labels",
+    "coherence",
     "behaviour",
     "system",
     "thinking",
@@ -56,27 +59,18 @@ _MEASURES = {
     "ratio": "harmful over harmless",
     "distance": "distance of the two centroids",
 }
-_REFUSALS, _DRIFTS = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One condition of one run: its rates, and its rows of verdicts.jsonl."""
+    """One condition of one run: its rates, its rows of verdicts.jsonl, and KL by harmless reply."""
 
     name: str
     method: str
     k: int
     test: Mapping[str, Any]
     verdicts: Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Point:
-    """Refusal and KL of one ablation, over n prompts."""
-
-    refusal: float
-    kl: float
-    n: int
+    drift: Sequence[float]
 
 
 def comparison_text(runs: Sequence[Run]) -> str:
@@ -100,6 +94,11 @@ def comparison_text(runs: Sequence[Run]) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Raise InputError for what `comparison_text` would."""
+    _conditions(runs)
+
+
 def _conditions(runs: Sequence[Run]) -> list[Compared]:
     """MD of every run, and SD of each model before its first where no run of it is SD's own."""
     rows: list[Compared] = []
@@ -110,6 +109,7 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
         _check_ground(run, runs[0])
         evaluation = read_json(run.path("evaluation.json"))
         verdicts = read_jsonl(run.path("verdicts.jsonl"))
+        drift = read_json(run.path("ablate.json"))["kl_by_reply"]
         sides = {c: [v for v in verdicts if v["condition"] == c] for c in ("sd", "md")}
         own = [
             (v["prompt"], v["system"], v["sample"]) for v in sides["md"] if v["kind"] == "harmful"
@@ -123,10 +123,10 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
         if run.folder.parent not in with_sd:
             with_sd.add(run.folder.parent)
             name = _with_model("sd", run, runs)
-            rows.append(Compared(name, "sd", 1, evaluation["test"]["sd"], sides["sd"]))
+            rows.append(Compared(name, "sd", 1, evaluation["test"]["sd"], sides["sd"], drift["sd"]))
         k = len(evaluation["ranks"])
-        name = _name(run, runs)
-        rows.append(Compared(name, run.config.method, k, evaluation["test"]["md"], sides["md"]))
+        md, method = evaluation["test"]["md"], run.config.method
+        rows.append(Compared(_name(run, runs), method, k, md, sides["md"], drift["md"]))
     return rows
 
 
@@ -161,15 +161,23 @@ def _rates(rows: Sequence[Compared]) -> str:
         "k",
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
+        "off topic",
         "refusal on harmless",
         "KL, nats a token",
     )
     for row in rows:
-        names = ("asr", "refusal", "babble", "harmless_refusal")
+        names = ("asr", "refusal", "babble", "off_topic", "harmless_refusal")
         cells = [rate_text(row.test[name]) for name in names]
-        table.add_row(row.name, str(row.k), *cells, f"{row.test['kl']:.3f}")
+        table.add_row(row.name, str(row.k), *cells, _drift_text(row.drift))
     return table_text(table)
+
+
+def _drift_text(by_reply: Sequence[float]) -> str:
+    """The mean over replies with a bootstrap interval over them."""
+    if not by_reply:
+        return "-"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*mean_interval(by_reply, seed=0))
 
 
 def _budgets(runs: Sequence[Run]) -> str:
@@ -189,50 +197,36 @@ def _budgets(runs: Sequence[Run]) -> str:
 def _matched(runs: Sequence[Run], steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Least drift among ablations that refuse at most so much, and least refusal at so much drift.
 
-    Over the searches' trials where they measured drift, else over the steps of k.
+    Over the searches' trials where they measured drift: on test prompts where all of them are
+    measured again there (`somatlas.stages.remeasure`), else as val had it. Without drift in the
+    searches, over the steps of k.
     """
-    trials = {_name(run, runs): _trial_points(run) for run in runs}
-    trials = {name: points for name, points in trials.items() if points}
-    if len(trials) > 1:
-        return _matched_table("least over the searches' trials, on val prompts", trials)
-    walked = {
-        name: [Point(s["refusal"], s["kl"], s["n"]) for s in own[1:]] for name, own in steps.items()
-    }
-    return (
-        _matched_table("least over the steps of k, on test prompts", walked)
-        if len(walked) > 1
-        else ""
-    )
-
-
-def _trial_points(run: Run) -> list[Point]:
-    if run.config.ids is not None:
-        return []
-    search = read_json(run.path("search.json"))
-    n = search["val"]["n"]
-    return [Point(t["refusal"], t["kl"], n) for t in search["trials"] if t["kl"] is not None]
-
-
-def _matched_table(title: str, points: Mapping[str, Sequence[Point]]) -> str:
-    table = plain_table(
-        "matched",
-        *(f"KL at refusal <= {level:.0%}" for level in _REFUSALS),
-        *(f"refusal at KL <= {level:g}" for level in _DRIFTS),
-    )
-    for name, own in points.items():
-        drifts = [_least(p.kl for p in own if p.refusal <= level) for level in _REFUSALS]
-        refusals = [_least(p.refusal for p in own if p.kl <= level) for level in _DRIFTS]
-        n = own[0].n
-        table.add_row(
-            name,
-            *("-" if kl is None else f"{kl:.3f}" for kl in drifts),
-            *("-" if share is None else str(wilson(round(share * n), n)) for share in refusals),
+    named = {_name(run, runs): run for run in runs}
+    searched = {name: run for name, run in named.items() if val_trials(run)}
+    again = {name: own for name, run in searched.items() if (own := remeasured(run)) is not None}
+    if searched and len(again) == len(searched):
+        unsearched = [name for name in named if name not in searched]
+        return remeasured_table(seed_groups(searched, again)) + "".join(
+            f"  not measured again: the search of {name} measured no drift (--objective asr,kl)\n"
+            for name in unsearched
         )
-    return f"  {title}\n{table_text(table)}"
-
-
-def _least(values: Iterable[float]) -> float | None:
-    return min(values, default=None)
+    if len(searched) > 1:
+        trials = {
+            name: [
+                {**t, "n": read_json(run.path("search.json"))["val"]["n"]} for t in val_trials(run)
+            ]
+            for name, run in searched.items()
+        }
+        return (
+            least_table("least over the searches' trials, chosen and measured on val", trials)
+            + "  these figures are chosen and measured on the same val prompts, and so too good: "
+            "--remeasure measures the sets on test prompts\n"
+        )
+    walked = {name: [{**step, "pruned": False} for step in own[1:]] for name, own in steps.items()}
+    if len(walked) < 2:
+        return ""
+    title = "least over the steps of k, chosen and measured on the same test prompts"
+    return least_table(title, walked)
 
 
 def _tests(tests: Sequence[Mapping[str, Any]]) -> str:
@@ -257,7 +251,7 @@ def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "k",
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
         "harmless answered",
         "KL, nats a token",
     )

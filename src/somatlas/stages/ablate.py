@@ -118,6 +118,12 @@ def _asked(run: Run) -> list[_Asked]:
     ]
 
 
+def harmful_replies(run: Run, projection: Projection | None, advance: Advance) -> list[Completion]:
+    """Replies to the harmful test prompts under an edit, asked for as the conditions' are."""
+    harmful = [one for one in _asked(run) if one.kind == "harmful"]
+    return _replies(run, "", projection, harmful, advance)
+
+
 def _systems(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]

@@ -252,7 +252,9 @@ def _selection(
 ) -> dict[str, Any] | None:
     """The contenders' ASR on prompts that the search never saw, and which of them leads.
 
-    `optimism` is what the winner's val ASR, the highest of many, promised too much.
+    `optimism` is what val ASR, the highest of many trials', promises too much: the mean over the
+    contenders of val minus selection ASR. The winner's own gap would be one draw, and picked for a
+    high selection ASR. `optimism_contenders` says over how many it is the mean.
     """
     if not prompts:
         return None
@@ -265,7 +267,8 @@ def _selection(
     return {
         "chosen": chosen,
         "asr": asr[chosen],
-        "optimism": best[chosen][1].asr - asr[chosen],
+        "optimism": sum(o.asr - own for (_, o), own in zip(best, asr, strict=True)) / len(best),
+        "optimism_contenders": len(best),
         "n": len(prompts),
         "contenders": [
             {"ranks": ranks, "val_asr": outcome.asr, "selection_asr": value}
