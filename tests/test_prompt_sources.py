@@ -243,5 +243,5 @@ def test_the_layer_rules_own_prompts_are_drawn_as_the_paper_draws_them(papers_hu
             rows = [f"{name} {split} {i}" for i in range(200)]
             assert [p.text for p in side[split]] == rng.sample(rows, count)
     papers_hub.tables["harmful_val.json"] = papers_hub.tables["harmful_val.json"][:31]
-    with pytest.raises(InputError, match="31 prompts, fewer than the 32.*--layer-data own"):
+    with pytest.raises(InputError, match=r"31 prompts, fewer than the 32.*--layer-data own"):
         layer_rule_prompts()

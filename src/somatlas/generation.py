@@ -129,7 +129,7 @@ class _Decoding:
         """Token ids of the replies."""
         inputs = self.batch.inputs
         for step in range(1, max_new_tokens + 1):
-            logits = self.lm.model(**inputs, logits_to_keep=1).logits[:, -1]
+            logits = self.lm.logits(inputs, 1)[:, -1]
             tokens = self.choose(logits, self.live, step - 1)
             for place, token in zip(self.live, tokens.tolist(), strict=True):
                 if token in self.stops:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,6 +129,20 @@ class LanguageModel:
             room=room,
         )
 
+    def logits(self, inputs: Mapping[str, Any], keep: int) -> Tensor:
+        """(rows, keep, vocabulary) logits of one forward pass at the last `keep` positions.
+
+        The output head is computed there alone, where the model's code knows how to: code that
+        comes with a model (Qwen's first chat models) may lack the argument.
+        """
+        only = {"logits_to_keep": keep} if self._keeps_logits else {}
+        logits: Tensor = self.model(**inputs, **only).logits
+        return logits[:, -keep:]
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
     @torch.no_grad()
     def next_token_log_probabilities(
         self, prompts: Sequence[str], batch_size: int
@@ -133,7 +150,7 @@ class LanguageModel:
         """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
 
         def log_p(batch: Batch) -> list[Tensor]:
-            logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+            logits = self.logits(batch.inputs, 1)[:, -1]
             return list(logits.float().log_softmax(dim=-1))
 
         for batch in self.batches(prompts, batch_size):
