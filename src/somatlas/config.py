@@ -107,8 +107,17 @@ class Config(BaseModel):
     )
     layer: int | None = _of("layers", None, "layer to cut (default: chosen by the rule)", ge=0)
     layer_prompts: Count = _of("layers", 32, "val prompts a side for the choice of the layer")
+    layer_data: Literal["own", "paper"] = _of(
+        "layers",
+        "own",
+        "prompts of the layer rule: the run's own, or the paper's 128 + 128 and 32 + 32 from the "
+        "hub, without system prompt",
+    )
     refusal_tokens: tuple[int, ...] | None = _of(
         "layers", None, "ids of the tokens that open a refusal, comma-separated (default: found)"
+    )
+    refusal_epsilon: float = _of(
+        "layers", 0.0, "added to p and 1 - p in the refusal score (paper: 1e-8)", ge=0, lt=1
     )
 
     method: Literal["som", "random", "covariance", "sd", "layers", "pca", "kmeans", "leace"] = _of(
@@ -121,6 +130,9 @@ class Config(BaseModel):
     iterations: Count = _of("map", 10_000, "single-sample steps (paper: 10000)")
 
     trials: Count = _of("search", 16, "subsets of directions to try (paper: 128 to 512)")
+    startup: Count = _of(
+        "search", 8, "trials drawn at random before any is proposed (paper: a quarter of them)"
+    )
     k: Count = _of("search", 3, "directions ablated together (paper: 2 to 7)")
     candidates: Count = _of("search", 16, "directions to choose from, by rank (paper: 16)")
     mode: Literal["sequential", "subspace"] = _of(
@@ -142,6 +154,11 @@ class Config(BaseModel):
         None,
         "the winner's KL on harmless replies, in nats a token, is at most this",
         gt=0,
+    )
+    coherence: Literal["on", "off"] = _of(
+        "search",
+        "on",
+        "replies that babble count as incoherent, or the judge alone decides, as in the paper",
     )
     judge: str = _of(
         "search",
@@ -303,6 +320,15 @@ class Config(BaseModel):
             raise ValueError(
                 f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "
                 "or raise --candidates and --grid"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_proposed(self) -> Self:
+        if self.startup >= self.trials and self.startup > type(self).model_fields["startup"].default:
+            raise ValueError(
+                f"all {self.trials} trials would be random with startup = {self.startup}: give "
+                f"--startup {max(1, self.trials // 4)}, a quarter of them, or more --trials"
             )
         return self
 

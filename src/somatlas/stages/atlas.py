@@ -126,7 +126,7 @@ def _neurons(
         log_p = first_token_log_probabilities(
             run.lm, [prompts[i].text for i in places], run.config.batch_size
         )
-        scores[places] = refusal_scores(log_p, tokens).numpy()
+        scores[places] = refusal_scores(log_p, tokens, run.config.refusal_epsilon).numpy()
     categories = [prompt.category for prompt in prompts]
     neurons = describe_neurons(harmful, som.weights_, bmus, texts(prompts), categories, scores)
     ranks = {int(neuron): rank for rank, neuron in enumerate(directions.neurons)}
