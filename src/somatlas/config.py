@@ -77,7 +77,9 @@ class Config(BaseModel):
     )
     system: str | None = _of("represent", None, "system prompt put before every prompt")
     chat_template: str | None = _of(
-        "represent", None, "for models without one: chatml, or a file with a Jinja template"
+        "represent",
+        None,
+        "in place of the model's own: chatml, a Jinja template, or a file with one",
     )
     thinking: Literal["on", "off"] | None = _of(
         "represent", None, "the template's switch for reasoning (default: the template's own)"
@@ -93,6 +95,17 @@ class Config(BaseModel):
 
     layers: tuple[int, ...] | None = _of(
         "represent", None, "layers to keep, as 8-24 or 3,7,12 (default: all)"
+    )
+
+    token_position: int = _of(
+        "represent",
+        -1,
+        "token of the formatted prompt that is read, counted as Python counts (paper: --token_pos)",
+    )
+    reply_token: Count | None = _of(
+        "represent",
+        None,
+        "read at this token of the model's own greedy reply instead, from 1 (paper: --generate)",
     )
 
     site: Literal["projection", "residual"] = _of(
@@ -324,8 +337,20 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_token_is_read(self) -> Self:
+        if self.reply_token is not None and self.token_position != -1:
+            raise ValueError(
+                f"token_position = {self.token_position} is of the prompt, reply_token = "
+                f"{self.reply_token} of the reply: give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_proposed(self) -> Self:
-        if self.startup >= self.trials and self.startup > type(self).model_fields["startup"].default:
+        if (
+            self.startup >= self.trials
+            and self.startup > type(self).model_fields["startup"].default
+        ):
             raise ValueError(
                 f"all {self.trials} trials would be random with startup = {self.startup}: give "
                 f"--startup {max(1, self.trials // 4)}, a quarter of them, or more --trials"
@@ -390,7 +415,7 @@ class Config(BaseModel):
         until = STAGES[: STAGES.index(stage) + 1]
         values = self.model_dump(mode="json")
         fields = {f: values[f] for f in type(self).model_fields if self.stage_of(f) in until}
-        paths = {f: Path(fields[f]) for f in FILES if fields.get(f)}
+        paths = {f: Path(fields[f]) for f in FILES if fields.get(f) and "{{" not in fields[f]}
         return fields | {
             f"{name}_sha256": _sha256(path) for name, path in paths.items() if path.is_file()
         }

@@ -41,6 +41,16 @@ def chat_token_ids(
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def ended_at(ids: list[int], position: int) -> list[int]:
+    """The ids up to a position, itself included; raises InputError where they have none such."""
+    if not -len(ids) <= position < len(ids):
+        raise InputError(
+            f"a formatted prompt has {len(ids)} tokens, so none at position {position}: choose a "
+            "--token-position that every prompt has"
+        )
+    return ids[: position % len(ids) + 1]
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A decoder-only chat model, ready for hooks; made by `load_model`.
@@ -108,6 +118,7 @@ class LanguageModel:
         size: int,
         *,
         suffixes: Sequence[Sequence[int]] | None = None,
+        position: int = -1,
         ablations: RowProjections | None = None,
         room: int = 0,
     ) -> Iterator[Batch]:
@@ -115,12 +126,14 @@ class LanguageModel:
 
         What all rows begin with is computed by this call, under the ablation in force: call it
         before placing hooks that read. suffixes : token ids appended to each prompt (replies to be
-        scored), if given. ablations, room : see `somatlas.models.batches.deal`; with ablations, row
-        g * len(prompts) + i is prompt i under ablation g.
+        scored), if given. position : the token that each prompt ends at, counted as Python counts:
+        what follows has no part in what a decoder computes there. ablations, room : see
+        `somatlas.models.batches.deal`; with ablations, row g * len(prompts) + i is prompt i under
+        ablation g.
         """
         return deal(
             self.model,
-            [self.token_ids(prompt) for prompt in prompts],
+            [ended_at(self.token_ids(prompt), position) for prompt in prompts],
             size,
             pad=self.pad_token_id,
             share_head=self.shares_head,

@@ -44,9 +44,9 @@ def load_model(
 
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
     a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
-    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml" or a file
-    with a Jinja template, for a model that has none. system, site, edit_head, thinking : see
-    `LanguageModel`.
+    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml", a Jinja
+    template or a file with one, in place of the model's own. system, site, edit_head, thinking :
+    see `LanguageModel`.
 
     Raises InputError for an unknown name, a model that is not a decoder-only chat model or whose
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
@@ -148,6 +148,8 @@ def _outdated(name: str, written_for: str | None, error: Exception) -> str:
 def _template(source: str) -> str:
     if source == "chatml":
         return CHATML
+    if "{{" in source:
+        return source
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -35,6 +35,7 @@ from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
 from somatlas.stages.ablate import chosen_directions, harmless_drift
 from somatlas.stages.map import contrast_of, make_map
+from somatlas.stages.represent import token_read
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
 
@@ -85,11 +86,16 @@ def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any
     shares, harmless_shares = (trials.shares(projections, side) for side in (harmful, harmless))
     drift = harmless_drift(run)
     steps = []
+    where = token_read(run, [*harmful, *harmless])
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):
             with run.lm.ablate(projection):
                 both = represent(
-                    run.lm, [*harmful, *harmless], [layer], batch_size=run.config.batch_size
+                    run.lm,
+                    [*harmful, *harmless],
+                    [layer],
+                    batch_size=run.config.batch_size,
+                    **where,
                 )[:, 0]
             cloud = both.double().numpy()
             step = {
@@ -165,7 +171,13 @@ def _borderline(
     prompts: Sequence[Prompt] = run.prompts.borderline["test"]
     if not prompts:
         return []
-    vectors = represent(run.lm, texts(prompts), [layer], batch_size=run.config.batch_size)[:, 0]
+    vectors = represent(
+        run.lm,
+        texts(prompts),
+        [layer],
+        batch_size=run.config.batch_size,
+        **token_read(run, texts(prompts)),
+    )[:, 0]
     places = places_on_sd(vectors.double().numpy(), harmful_mean, harmless_mean)
     return [
         {
