@@ -168,11 +168,6 @@ class Config(BaseModel):
         "the winner's KL on harmless replies, in nats a token, is at most this",
         gt=0,
     )
-    coherence: Literal["on", "off"] = _of(
-        "search",
-        "on",
-        "replies that babble count as incoherent, or the judge alone decides, as in the paper",
-    )
     judge: str = _of(
         "search",
         "keyword",
