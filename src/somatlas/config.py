@@ -103,7 +103,9 @@ class Config(BaseModel):
     )
     system: str | None = _of("represent", None, "system prompt put before every prompt")
     chat_template: str | None = _of(
-        "represent", None, "for models without one: chatml, or a file with a Jinja template"
+        "represent",
+        None,
+        "in place of the model's own: chatml, a Jinja template, or a file with one",
     )
     thinking: Literal["on", "off"] | None = _of(
         "represent", None, "the template's switch for reasoning (default: the template's own)"
@@ -121,6 +123,17 @@ class Config(BaseModel):
         "represent", None, "layers to keep, as 8-24 or 3,7,12 (default: all)"
     )
 
+    token_position: int = _of(
+        "represent",
+        -1,
+        "token of the formatted prompt that is read, counted as Python counts (paper: --token_pos)",
+    )
+    reply_token: Count | None = _of(
+        "represent",
+        None,
+        "read at this token of the model's own greedy reply instead, from 1 (paper: --generate)",
+    )
+
     site: Literal["projection", "residual"] = _of(
         "layers",
         "projection",
@@ -133,8 +146,17 @@ class Config(BaseModel):
     )
     layer: int | None = _of("layers", None, "layer to cut (default: chosen by the rule)", ge=0)
     layer_prompts: Count = _of("layers", 32, "val prompts a side for the choice of the layer")
+    layer_data: Literal["own", "paper"] = _of(
+        "layers",
+        "own",
+        "prompts of the layer rule: the run's own, or the paper's 128 + 128 and 32 + 32 from the "
+        "hub, without system prompt",
+    )
     refusal_tokens: tuple[int, ...] | None = _of(
         "layers", None, "ids of the tokens that open a refusal, comma-separated (default: found)"
+    )
+    refusal_epsilon: float = _of(
+        "layers", 0.0, "added to p and 1 - p in the refusal score (paper: 1e-8)", ge=0, lt=1
     )
 
     method: Method = _of(
@@ -156,6 +178,9 @@ class Config(BaseModel):
     iterations: Count = _of("map", 10_000, "single-sample steps (paper: 10000)")
 
     trials: Count = _of("search", 16, "subsets of directions to try (paper: 128 to 512)")
+    startup: Count = _of(
+        "search", 8, "trials drawn at random before any is proposed (paper: a quarter of them)"
+    )
     k: Count = _of("search", 3, "directions ablated together (paper: 2 to 7)")
     candidates: Count = _of("search", 16, "directions to choose from, by rank (paper: 16)")
     mode: Literal["sequential", "subspace"] = _of(
@@ -356,6 +381,27 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_token_is_read(self) -> Self:
+        if self.reply_token is not None and self.token_position != -1:
+            raise ValueError(
+                f"token_position = {self.token_position} is of the prompt, reply_token = "
+                f"{self.reply_token} of the reply: give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_proposed(self) -> Self:
+        if (
+            self.startup >= self.trials
+            and self.startup > type(self).model_fields["startup"].default
+        ):
+            raise ValueError(
+                f"all {self.trials} trials would be random with startup = {self.startup}: give "
+                f"--startup {max(1, self.trials // 4)}, a quarter of them, or more --trials"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_belongs_together(self) -> Self:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
@@ -418,7 +464,7 @@ class Config(BaseModel):
         until = STAGES[: STAGES.index(stage) + 1]
         values = self.model_dump(mode="json")
         fields = {f: values[f] for f in type(self).model_fields if self.stage_of(f) in until}
-        paths = {f: Path(fields[f]) for f in FILES if fields.get(f)}
+        paths = {f: Path(fields[f]) for f in FILES if fields.get(f) and "{{" not in fields[f]}
         return fields | {
             f"{name}_sha256": _sha256(path) for name, path in paths.items() if path.is_file()
         }

@@ -87,7 +87,7 @@ class Drift:
             longest = max(lengths)
             if longest == 0:
                 continue
-            logits = lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1]
+            logits = lm.logits(batch.inputs, longest + 1)[:, :-1]
             counts = torch.tensor(lengths, device=logits.device)
             places = torch.arange(longest, device=logits.device)
             own = logits[places >= longest - counts[:, None]]

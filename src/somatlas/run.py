@@ -28,6 +28,7 @@ from somatlas.judges.load import Judges
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
+from somatlas.prompts.hub import layer_rule_prompts
 from somatlas.prompts.sources import configured_prompts
 from somatlas.recipes import load_recipe
 
@@ -64,6 +65,11 @@ class Run:
         if c.train_prompts is not None:
             limits["train"] = c.train_prompts
         return self.all_prompts.limited(limits)
+
+    @cached_property
+    def rule_prompts(self) -> PromptSet:
+        """The prompts that the paper's layer rule has of its own (`Config.layer_data`)."""
+        return layer_rule_prompts()
 
     def path(self, name: str) -> Path:
         """A file of the run."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +39,16 @@ def chat_token_ids(
         messages, tokenize=False, add_generation_prompt=True, **switch
     )
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def ended_at(ids: list[int], position: int) -> list[int]:
+    """The ids up to a position, itself included; raises InputError where they have none such."""
+    if not -len(ids) <= position < len(ids):
+        raise InputError(
+            f"a formatted prompt has {len(ids)} tokens, so none at position {position}: choose a "
+            "--token-position that every prompt has"
+        )
+    return ids[: position % len(ids) + 1]
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,7 @@ class LanguageModel:
         size: int,
         *,
         suffixes: Sequence[Sequence[int]] | None = None,
+        position: int = -1,
         ablations: RowProjections | None = None,
         room: int = 0,
     ) -> Iterator[Batch]:
@@ -112,12 +126,14 @@ class LanguageModel:
 
         What all rows begin with is computed by this call, under the ablation in force: call it
         before placing hooks that read. suffixes : token ids appended to each prompt (replies to be
-        scored), if given. ablations, room : see `somatlas.models.batches.deal`; with ablations, row
-        g * len(prompts) + i is prompt i under ablation g.
+        scored), if given. position : the token that each prompt ends at, counted as Python counts:
+        what follows has no part in what a decoder computes there. ablations, room : see
+        `somatlas.models.batches.deal`; with ablations, row g * len(prompts) + i is prompt i under
+        ablation g.
         """
         return deal(
             self.model,
-            [self.token_ids(prompt) for prompt in prompts],
+            [ended_at(self.token_ids(prompt), position) for prompt in prompts],
             size,
             pad=self.pad_token_id,
             share_head=self.shares_head,
@@ -126,6 +142,20 @@ class LanguageModel:
             room=room,
         )
 
+    def logits(self, inputs: Mapping[str, Any], keep: int) -> Tensor:
+        """(rows, keep, vocabulary) logits of one forward pass at the last `keep` positions.
+
+        The output head is computed there alone, where the model's code knows how to: code that
+        comes with a model (Qwen's first chat models) may lack the argument.
+        """
+        only = {"logits_to_keep": keep} if self._keeps_logits else {}
+        logits: Tensor = self.model(**inputs, **only).logits
+        return logits[:, -keep:]
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
     @torch.no_grad()
     def next_token_log_probabilities(
         self, prompts: Sequence[str], batch_size: int
@@ -133,7 +163,7 @@ class LanguageModel:
         """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
 
         def log_p(batch: Batch) -> list[Tensor]:
-            logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+            logits = self.logits(batch.inputs, 1)[:, -1]
             return list(logits.float().log_softmax(dim=-1))
 
         for batch in self.batches(prompts, batch_size):

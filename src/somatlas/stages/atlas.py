@@ -38,6 +38,7 @@ from somatlas.som import SOM
 from somatlas.stages.ablate import chosen_directions, harmless_drift
 from somatlas.stages.controls import controls
 from somatlas.stages.map import contrast_of, make_map
+from somatlas.stages.represent import token_read
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
 
@@ -96,11 +97,16 @@ def _steps(
     projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
     shares, harmless_shares = (trials.shares(projections, side) for side in answered)
     steps, clouds = [], []
+    where = token_read(run, [*harmful, *harmless])
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):
             with run.lm.ablate(projection):
                 both = represent(
-                    run.lm, [*harmful, *harmless], [layer], batch_size=run.config.batch_size
+                    run.lm,
+                    [*harmful, *harmless],
+                    [layer],
+                    batch_size=run.config.batch_size,
+                    **where,
                 )[:, 0]
             cloud = both.double().numpy()
             step = {
@@ -138,7 +144,7 @@ def _neurons(
         log_p = first_token_log_probabilities(
             run.lm, [prompts[i].text for i in places], run.config.batch_size
         )
-        scores[places] = refusal_scores(log_p, tokens).numpy()
+        scores[places] = refusal_scores(log_p, tokens, run.config.refusal_epsilon).numpy()
     categories = [prompt.category for prompt in prompts]
     ordered = read_json(run.path("map.json"))["ordered"]
     edges = som.edges() if ordered else np.empty((0, 2), dtype=np.int64)
@@ -181,7 +187,13 @@ def _borderline(
     prompts: Sequence[Prompt] = run.prompts.borderline["test"]
     if not prompts:
         return []
-    vectors = represent(run.lm, texts(prompts), [layer], batch_size=run.config.batch_size)[:, 0]
+    vectors = represent(
+        run.lm,
+        texts(prompts),
+        [layer],
+        batch_size=run.config.batch_size,
+        **token_read(run, texts(prompts)),
+    )[:, 0]
     places = places_on_sd(vectors.double().numpy(), harmful_mean, harmless_mean)
     return [
         {

@@ -56,7 +56,7 @@ def search_stage(run: Run) -> None:
     candidates = min(config.candidates, len(directions))
     space = SubsetSpace(candidates, config.k, config.ordered)
     vectors = directions.vectors[:candidates].numpy()
-    sampler = SubsetSampler(space, config.seed, vectors)
+    sampler = SubsetSampler(space, config.seed, vectors, config.startup)
     seen, unseen = search_prompts(run)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
