@@ -64,10 +64,11 @@ def test_a_forward_without_logits_to_keep_gives_the_same_numbers(
     P = Projection(torch.randn(1, 32, generator=torch.Generator().manual_seed(0)))
 
     def measured(lm: LanguageModel) -> list[torch.Tensor]:
+        surprise = Surprise(lm, 2)(PROMPTS, [[7, 8, 9], [], [4]], room=3)
         return [
             first_token_log_probabilities(lm, PROMPTS, 2),
             torch.tensor(Drift(lm, PROMPTS, REPLIES, 2).by_reply(P)),
-            torch.tensor(Surprise(lm, 2)(PROMPTS, [[7, 8, 9], [], [4]], room=3)),
+            torch.tensor([loss for row in surprise for loss in row]),
         ]
 
     for got, expected in zip(measured(old), measured(tiny), strict=True):
