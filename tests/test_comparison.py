@@ -231,7 +231,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(
     result = command("compare", *seeds, folders[2], "--remeasure")
     assert result.code == 0, result.err
     found = [remeasured(run_at(folder)) for folder in seeds]
-    lines = [line for line in result.out.split("\n") if "som and 1 more seeds" in line]
+    lines = [line for line in result.out.split("\n") if line.strip().startswith("som, 2 seeds")]
     assert len(lines) == len(LEVELS)
     for level, line in zip(LEVELS, lines, strict=True):
         assert str(level) in line

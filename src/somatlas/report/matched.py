@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,20 +29,24 @@ def seed_groups(named: Mapping[str, Run], found: Mapping[str, Found]) -> list[Gr
     groups: dict[str, list[str]] = {}
     for name, run in named.items():
         settings = run.config.settings_until("judge")
-        groups.setdefault(repr({n: settings[n] for n in settings.keys() - {"seed"}}), []).append(
-            name
-        )
-    return [
-        Group(names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more seeds", own)
-        for names in groups.values()
-        for own in [[found[name] for name in names]]
-    ]
+        alike = {setting: settings[setting] for setting in sorted(settings.keys() - {"seed"})}
+        groups.setdefault(repr((run.folder.parent, alike)), []).append(name)
+    several = [names[0] for names in groups.values() if len(names) > 1]
+    methods = Counter(named[name].config.method for name in several)
+
+    def title(names: Sequence[str]) -> str:
+        method = named[names[0]].config.method
+        if len(names) == 1:
+            return names[0]
+        return f"{method if methods[method] == 1 else names[0]}, {len(names)} seeds"
+
+    return [Group(title(names), [found[name] for name in names]) for names in groups.values()]
 
 
 def remeasured_table(groups: Sequence[Group]) -> str:
     """What was chosen on val at each level, there and on test prompts, with 95 % intervals."""
     table = plain_table(
-        "chosen on val, measured on test, % [95 %]",
+        "chosen on val, % [95 %]",
         "least at",
         "seeds",
         "ranks",

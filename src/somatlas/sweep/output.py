@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,7 +149,7 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 def _table(plan: Plan, rows: Sequence[Measured], lines: Sequence[Mapping[str, Any]]) -> str:
     x, several = plan.x.setting, any(axis.setting == "seed" for axis in plan.axes)
     table = plain_table(
-        "test split, % [95 % interval]",
+        "test split, % [95 %]",
         x,
         *(["seeds"] if several else []),
         "ASR",
@@ -175,7 +176,11 @@ def _table(plan: Plan, rows: Sequence[Measured], lines: Sequence[Mapping[str, An
                 drift_text(point["kl"]),
                 *(_mean(own, part) for part in ("val", "selection")),
             )
-    return f"{table_text(table)}  intervals: {INTERVALS}\n"
+    return (
+        table_text(table)
+        + textwrap.indent(textwrap.fill(f"intervals: {INTERVALS}", 98), "  ")
+        + "\n"
+    )
 
 
 def drift_text(drift: Mapping[str, Any]) -> str:
