@@ -8,7 +8,8 @@ from pathlib import Path
 
 from peft import LoraConfig
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from somatlas.errors import InputError
 from somatlas.exports.card import Provenance
@@ -35,9 +36,12 @@ def carried_by_lora(
     carried: list[OutputMap] = []
     left_out: dict[str, str] = {}
     mamba = lm.model.config.model_type in _MAMBA_TYPES
+    modules = dict(lm.model.named_modules())
     for one in maps:
-        if one.weight.ndim > 2:
-            left_out.setdefault("stacked experts", one.name)
+        module = modules.get(one.name)
+        if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+            kind = "stacked experts" if one.weight.ndim > 2 else "weights of other modules"
+            left_out.setdefault(kind, one.name)
             continue
         if mamba and one.name.endswith("out_proj"):
             left_out.setdefault("mixers", one.name)
