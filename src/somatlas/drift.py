@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from somatlas.interventions import Projection
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import LanguageModel, log_probabilities
 
 REPLY_TOKENS = 16  # of each reply; the vocabulary's log p of each is kept
 
@@ -64,4 +64,4 @@ class Drift:
             counts = torch.tensor(lengths, device=logits.device)
             places = torch.arange(longest, device=logits.device)
             own = logits[places >= longest - counts[:, None]]
-            yield batch.rows, own.float().log_softmax(dim=-1)
+            yield batch.rows, log_probabilities(own)

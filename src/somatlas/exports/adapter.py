@@ -22,7 +22,7 @@ from somatlas.exports.checkpoint import (
 from somatlas.files import atomic_folder, write_text
 from somatlas.interventions import OutputMap, Projection, edited_weights, low_rank_update
 from somatlas.layers import mean_kl
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import LanguageModel, log_probabilities
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
 
 # PEFT has no LoRA for the output projection of these mixers (its own check says so).
@@ -127,7 +127,7 @@ def _loss(
     """What editing these maps alone leaves out of the hooks' logits: a line for the card."""
     with edited_weights(maps, projection):
         actual = probe_logits(lm)
-    kl = mean_kl(expected.log_softmax(-1), actual.log_softmax(-1))
+    kl = mean_kl(log_probabilities(expected), log_probabilities(actual))
     return (
         f"- {what}: logits differ by {relative_gap(actual, expected):.1e} of the largest, "
         f"KL {kl:.2g} nats a token"

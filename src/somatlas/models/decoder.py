@@ -14,7 +14,7 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The list of decoder blocks; raises InputError where there is none."""
     count = model.config.get_text_config().num_hidden_layers
     for module in model.get_decoder().modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
+        if isinstance(module, nn.ModuleList) and len(module) == count > 0:
             return module
     raise InputError(
         f"no list of {count} decoder blocks found in {type(model).__name__}: it cannot be studied"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
 from somatlas.reasoning import opens_reasoning
+
+
+LOWEST = -1e4  # log p of what cannot be: exp gives 0
 
 
 def chat_token_ids(
@@ -38,6 +42,12 @@ def chat_token_ids(
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """float32 log p of logits, over the last axis: finite also where a logit is -inf, as of tokens
+    that a model masks, so that p log p is 0 there and no NaN."""
+    return logits.float().log_softmax(dim=-1).clamp(min=LOWEST)
+
+
 @dataclass(frozen=True)
 class LanguageModel:
     """A decoder-only chat model, ready for hooks; made by `load_model`.
@@ -49,6 +59,8 @@ class LanguageModel:
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
     be computed once and its keys and values reused; `load_model` tries it. thinking : whether the
     model is told to reason before it answers, or None for what its template does by itself.
+    folder : of the checkpoint's files, or None where it has none of its own. unread : names of
+    tensors there that nothing reads. notes : what is odd about it, a sentence each.
     """
 
     model: PreTrainedModel
@@ -60,6 +72,9 @@ class LanguageModel:
     edit_head: bool = False
     shares_head: bool = False
     thinking: bool | None = None
+    folder: Path | None = None
+    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -134,7 +149,7 @@ class LanguageModel:
 
         def log_p(batch: Batch) -> list[Tensor]:
             logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
-            return list(logits.float().log_softmax(dim=-1))
+            return list(log_probabilities(logits))
 
         for batch in self.batches(prompts, batch_size):
             yield batch.rows, torch.stack(within_memory(batch, log_p))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
@@ -16,6 +17,7 @@ from somatlas.models.embedded import load_embedded
 from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.names import ADAPTERS, BASE
 from somatlas.models.packed import pack_linears
+from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Site, find_structure
 
 # The format of Qwen's first chat models, whose tokenizers come without a template.
@@ -56,7 +58,8 @@ def load_model(
     _check_device(device)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    model, tokenizer = _load(name, DTYPES[dtype], device, trust_remote_code)
+    loaded = _load(name, DTYPES[dtype], device, trust_remote_code)
+    model, tokenizer = loaded.model, loaded.tokenizer
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
     if not tokenizer.chat_template:
@@ -70,11 +73,11 @@ def load_model(
         )
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
-    probes = [chat_token_ids(tokenizer, text, system, thinking) for text in _PROBES]
+    probes = [_formatted(tokenizer, text, system, thinking, name) for text in _PROBES]
     structure = find_structure(model, torch.tensor(probes[:1]))
     pack_linears(model)
     shares_head = head_cache_is_exact(model, probes)
-    return LanguageModel(
+    lm = LanguageModel(
         model,
         tokenizer,
         structure,
@@ -84,7 +87,31 @@ def load_model(
         edit_head=edit_head,
         shares_head=shares_head,
         thinking=thinking,
+        folder=loaded.folder,
+        unread=loaded.unread,
+        notes=loaded.notes,
     )
+    found = plain_text_loss(lm)
+    odd = () if found.is_language else (found.sentence,)
+    return replace(lm, notes=(*loaded.notes, *odd))
+
+
+def _formatted(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    system: str | None,
+    thinking: bool | None,
+    name: str,
+) -> list[int]:
+    """A prompt by the chat template; raises InputError where the template does not work."""
+    try:
+        ids = chat_token_ids(tokenizer, text, system, thinking)
+    except Exception as error:  # templates raise what they like
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the chat template of {name} cannot be used ({reason})") from None
+    if not ids:
+        raise InputError(f"the chat template of {name} makes no text of a prompt")
+    return ids
 
 
 def folder_name(name: str) -> str:
@@ -96,14 +123,14 @@ def folder_name(name: str) -> str:
 def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> Loaded:
     if name in (*ADAPTERS, BASE):
         model, tokenizer = load_embedded(name)
-        return model.to("cpu" if device == "auto" else device, dtype), tokenizer
+        return Loaded(model.to("cpu" if device == "auto" else device, dtype), tokenizer)
     base = adapter_base(name)
     if base is None:
         return load_checkpoint(name, dtype, device, trust_remote_code)
-    model, tokenizer = _load(base, dtype, device, trust_remote_code)
+    loaded = _load(base, dtype, device, trust_remote_code)
     if any(Path(name).glob("tokenizer*")):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    return with_adapter(model, name), tokenizer
+        loaded = loaded._replace(tokenizer=AutoTokenizer.from_pretrained(name))
+    return loaded._replace(model=with_adapter(loaded.model, name))
 
 
 def _template(source: str) -> str:

@@ -152,21 +152,23 @@ def _effects(
 
 
 def _maps(module: nn.Module, name: str, last: set[_Slot]) -> Iterator[OutputMap]:
-    """The last maps of a part; a bias goes with the weight that it belongs to."""
+    """The last maps of a part. A bias goes with the weight that it belongs to, even one of zeros,
+    of which nothing could be seen."""
     axes = {slot.pattern: slot.axis for slot in last}
-    tensors = {n: t for n, t in module.named_parameters() if _pattern(n) in axes}
+    held = dict(module.named_parameters())
+    tensors = {n: t for n, t in held.items() if _pattern(n) in axes}
     bias_of: dict[str, str] = {}
     for inner in tensors:
         stem, _, kind = inner.rpartition(".")
         own = {"weight": "bias"}.get(kind, f"{kind}_bias")  # or of experts in one tensor
         bias = f"{stem}.{own}" if stem else own
-        if bias in tensors:
+        if bias in held and (bias in tensors or not held[bias].any()):
             bias_of[inner] = bias
     for inner, tensor in tensors.items():
         if inner not in bias_of.values():
             full = ".".join(part for part in (name, inner) if part).removesuffix(".weight")
             bias = bias_of.get(inner, "")
-            yield OutputMap(full, tensor, axes[_pattern(inner)], tensors.get(bias))
+            yield OutputMap(full, tensor, axes[_pattern(inner)], held.get(bias))
 
 
 def _check_weights(module: nn.Module, name: str, maps: Sequence[OutputMap]) -> None:
