@@ -33,7 +33,8 @@ def generate(
     sampling: Sampling | None = None,
     advance: Advance = ignore,
 ) -> list[str]:
-    """The reply to each prompt, in the prompts' order, special tokens left out.
+    """The reply to each prompt, in the prompts' order, special tokens left out but for those that
+    mark reasoning.
 
     Without sampling it is the model's own first choice at every token; sampling settings and
     repetition penalties of its generation config are not used either way. ablations : reply
@@ -57,7 +58,7 @@ def generate(
 
     for batch in batches:
         ids = within_memory(batch, decode)
-        texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        texts = lm.reply_texts(ids)
         for row, text in zip(batch.rows, texts, strict=True):
             replies[row] = text.strip()
         advance(len(batch.rows))
@@ -147,9 +148,7 @@ class _Decoding:
 
     def _ask(self, watch: Watch) -> None:
         going = [place for place in self.live if place not in self.ended]
-        texts = self.lm.tokenizer.batch_decode(
-            [self.replies[place] for place in going], skip_special_tokens=True
-        )
+        texts = self.lm.reply_texts([self.replies[place] for place in going])
         place_of = {self.batch.rows[place]: place for place in going}
         ended = watch(dict(zip(place_of, texts, strict=True)))
         self.ended.update(place_of[row] for row in ended)

@@ -19,6 +19,7 @@ from somatlas.models.names import ADAPTERS, BASE
 from somatlas.models.packed import pack_linears
 from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Site, find_structure
+from somatlas.reasoning import skipping_text, template_marks
 
 # The format of Qwen's first chat models, whose tokenizers come without a template.
 CHATML = (
@@ -90,10 +91,32 @@ def load_model(
         folder=loaded.folder,
         unread=loaded.unread,
         notes=loaded.notes,
+        marks=template_marks(tokenizer),
     )
+    lm = replace(lm, skip=_skip(lm))
     found = plain_text_loss(lm)
     odd = () if found.is_language else (found.sentence,)
     return replace(lm, notes=(*loaded.notes, *odd))
+
+
+@torch.no_grad()
+def _skip(lm: LanguageModel) -> tuple[int, ...]:
+    """Token ids that end a model's reasoning before it begins, none where it does not reason.
+
+    It does where its template opens a block of reasoning, or where the token that the template's
+    own mark begins with is its first choice after the probes.
+    """
+    prompt = _PROBES[0]
+    head = str(lm.tokenizer.decode(lm.token_ids(prompt)))
+    if not lm.opens_reasoning(prompt):
+        if lm.marks is None:
+            return ()
+        (_, log_p), *_ = lm.next_token_log_probabilities(_PROBES, len(_PROBES))
+        opening = lm.tokenizer(lm.marks.open.lstrip(), add_special_tokens=False)["input_ids"]
+        if not opening or not bool((log_p.argmax(dim=-1) == opening[0]).all()):
+            return ()
+    text = skipping_text(head, lm.marks)
+    return tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _formatted(

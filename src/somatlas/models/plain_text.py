@@ -54,7 +54,7 @@ def plain_text_loss(lm: LanguageModel) -> PlainTextLoss:
     replies = lm.tokenizer([r for _, r in _PLAIN], add_special_tokens=False)["input_ids"]
     total, count = 0.0, 0
     for prompt, reply in zip(prompts, replies, strict=True):
-        head = lm.token_ids(prompt)
+        head = [*lm.token_ids(prompt), *lm.skip]
         ids = torch.tensor([[*head, *reply]], device=lm.model.device)
         log_p = log_probabilities(lm.model(input_ids=ids, use_cache=False).logits[0])
         own = log_p[len(head) - 1 : -1].gather(1, ids[0, len(head) :, None])

@@ -31,6 +31,7 @@ def represent_stage(run: Run) -> None:
         if config.layer not in layers:
             raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
     run.begin("represent")
+    run.record_model()
     counts = {side: len(prompts[side]) for side in SIDES}
     store = RepresentationStore.create(run.path("representations"), counts, layers, lm.d_model)
     part, parts = config.part or (0, 1)
