@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -36,12 +37,16 @@ def carried_by_lora(
     carried: list[OutputMap] = []
     left_out: dict[str, str] = {}
     mamba = lm.model.config.model_type in _MAMBA_TYPES
+    loaded = _loaded_by_peft(lm, [one.name for one in maps if one.weight.ndim == 2])
     modules = dict(lm.model.named_modules())
     for one in maps:
         module = modules.get(one.name)
         if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
             kind = "stacked experts" if one.weight.ndim > 2 else "weights of other modules"
             left_out.setdefault(kind, one.name)
+            continue
+        if one.name not in loaded:
+            left_out.setdefault("linear layers that PEFT takes for experts", one.name)
             continue
         if mamba and one.name.endswith("out_proj"):
             left_out.setdefault("mixers", one.name)
@@ -50,6 +55,16 @@ def carried_by_lora(
             left_out.setdefault("biases", one.name)
         carried.append(replace(one, bias=None))
     return carried, left_out
+
+
+def _loaded_by_peft(lm: LanguageModel, names: Sequence[str]) -> set[str]:
+    """Of target modules, those that PEFT keeps: in a mixture it takes any `down_proj` for an old
+    name of the stacked experts, and then loads no matrix of a dense or shared one."""
+    if not names:
+        return set()
+    config = LoraConfig(target_modules=list(names))
+    convert_peft_config_for_transformers(config, lm.model, None)
+    return set(config.target_modules or ())
 
 
 def save_adapter(

@@ -64,7 +64,8 @@ class LanguageModel:
     projects what a part writes (the paper's) or what is left of it after the norm that follows in
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
-    be computed once and its keys and values reused; `load_model` tries it. thinking : whether the
+    be computed once and its keys and values reused, pads : whether rows of unequal length may share
+    a batch; `load_model` tries both. thinking : whether the
     model is told to reason before it answers, or None for what its template does by itself.
     folder : of the checkpoint's files, or None where it has none of its own. unread : names of
     tensors there that nothing reads. notes : what is odd about it, a sentence each. marks : what
@@ -80,6 +81,7 @@ class LanguageModel:
     site: Site = "projection"
     edit_head: bool = False
     shares_head: bool = False
+    pads: bool = True
     thinking: bool | None = None
     folder: Path | None = None
     unread: tuple[str, ...] = ()
@@ -169,6 +171,7 @@ class LanguageModel:
             suffixes=suffixes,
             ablations=ablations,
             room=room,
+            pads=self.pads,
         )
 
     @torch.no_grad()

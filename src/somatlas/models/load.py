@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
-from somatlas.models.batches import head_cache_is_exact
+from somatlas.models.batches import head_cache_is_exact, padding_is_exact
 from somatlas.models.checkpoint import Loaded, adapter_base, load_checkpoint, with_adapter
 from somatlas.models.embedded import load_embedded
 from somatlas.models.language_model import LanguageModel, chat_token_ids
@@ -77,7 +77,8 @@ def load_model(
     probes = [_formatted(tokenizer, text, system, thinking, name) for text in _PROBES]
     structure = find_structure(model, torch.tensor(probes[:1]))
     pack_linears(model)
-    shares_head = head_cache_is_exact(model, probes)
+    pads = padding_is_exact(model, probes)
+    shares_head = pads and head_cache_is_exact(model, probes)
     lm = LanguageModel(
         model,
         tokenizer,
@@ -87,6 +88,7 @@ def load_model(
         site=site,
         edit_head=edit_head,
         shares_head=shares_head,
+        pads=pads,
         thinking=thinking,
         folder=loaded.folder,
         unread=loaded.unread,
