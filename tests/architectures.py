@@ -16,7 +16,7 @@ from somatlas.models.packed import pack_linears
 from somatlas.models.structure import find_structure
 
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-_USUAL = {
+USUAL = {
     **_SPECIAL,
     "vocab_size": 261,
     "hidden_size": 32,
@@ -132,7 +132,13 @@ ARCHITECTURES |= {
     "Qwen3.5 (image-text)": ("Qwen3_5Config", _DELTA),
     "Qwen2.5-VL": (
         "Qwen2_5_VLConfig",
-        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [2, 1, 1]}},
+        {
+            "rope_parameters": {
+                "rope_theta": 1e4,
+                "rope_type": "default",
+                "mrope_section": [2, 1, 1],
+            }
+        },
     ),
     "Qwen2-MoE": (
         "Qwen2MoeConfig",
@@ -222,7 +228,10 @@ ARCHITECTURES |= {
     "HyperCLOVA X": ("HyperCLOVAXConfig", {}),
     "Jais2": ("Jais2Config", {}),
     "Jamba": ("JambaConfig", {"num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8}),
-    "JetMoE": ("JetMoeConfig", {"kv_channels": 8, "num_local_experts": 4, "num_key_value_heads": 2}),
+    "JetMoE": (
+        "JetMoeConfig",
+        {"kv_channels": 8, "num_local_experts": 4, "num_key_value_heads": 2},
+    ),
     "Laguna": (
         "LagunaConfig",
         {**_EXPERTS, **_WINDOW, "num_experts": 4, "shared_expert_intermediate_size": 16},
@@ -252,10 +261,10 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
     kind, changes = ARCHITECTURES[name]
     config_class = getattr(transformers, kind)
     named = getattr(config_class, "attribute_map", {})
-    usual = {named.get(key, key): value for key, value in _USUAL.items()}
+    usual = {named.get(key, key): value for key, value in USUAL.items()}
     if name == "Gemma3 (image-text)":
         config = config_class(
-            text_config={**_USUAL, **ARCHITECTURES["Gemma3 (text)"][1]},
+            text_config={**USUAL, **ARCHITECTURES["Gemma3 (text)"][1]},
             vision_config={
                 **_VISION,
                 "num_hidden_layers": 1,
@@ -267,7 +276,7 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
         )
     elif "vision_config" in getattr(config_class, "sub_configs", {}):
         vision = {**_QWEN_VISION, "fullatt_block_indexes": [0], "num_position_embeddings": 16}
-        config = config_class(text_config={**_USUAL, **changes}, vision_config=vision, **_SPECIAL)
+        config = config_class(text_config={**USUAL, **changes}, vision_config=vision, **_SPECIAL)
         config.architectures = [config_class.__name__.replace("Config", "ForConditionalGeneration")]
     else:
         config = config_class(**{**usual, **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -91,10 +92,11 @@ def template_marks(tokenizer: PreTrainedTokenizerBase) -> Marks | None:
     thought, answer = "THOUGHT", "ANSWER"
     user = {"role": "user", "content": "Hello"}
     names = ("reasoning_content", "reasoning", "thinking", "thought")
-    turn = {"role": "assistant", "content": answer, **dict.fromkeys(names, thought)}
+    turn = {**_turn(answer), **dict.fromkeys(names, thought)}
     try:
         head = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
         text = tokenizer.apply_chat_template([user, turn], tokenize=False)
+        plain = tokenizer.apply_chat_template([user, _turn(answer)], tokenize=False)
     except Exception:  # templates raise what they like
         return None
     before, found, after = text.partition(thought)
@@ -103,9 +105,16 @@ def template_marks(tokenizer: PreTrainedTokenizerBase) -> Marks | None:
         return None
     opening = before.removeprefix(head)
     if opening == before or not opening.strip():  # the head differs, or opens the block itself
+        pairs = zip(before, plain, strict=False)
+        opening = before[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
+    if not opening.strip():  # a turn without reasoning has an empty block
         last = re.search(r"(?:<[^<>]*>|\[[^\[\]]*\])\s*$", before) or re.search(r"\S+\s*$", before)
         opening = last[0] if last else ""
     return Marks(opening, between) if opening.strip() else None
+
+
+def _turn(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}
 
 
 def skipping_text(head: str, own: Marks | None) -> str:

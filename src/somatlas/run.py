@@ -60,7 +60,7 @@ class Run:
             trust_remote_code=c.trust_remote_code,
         )
         for note in lm.notes:
-            print(f"{lm.name}: {note}", file=sys.stderr)
+            sys.stderr.write(f"{lm.name}: {note}\n")
         self._check_model(lm)
         return lm
 

@@ -112,9 +112,13 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
         forget_quantiser(model)
         return Loaded(model, tokenizer, None, tuple(sorted(report.unread)))
     folder = checkpoint_folder(name, config)
-    return Loaded(model, tokenizer, folder, tuple(sorted(report.unread)), _notes(
-        model, config, folder, report
-    ))
+    return Loaded(
+        model,
+        tokenizer,
+        folder,
+        tuple(sorted(report.unread)),
+        _notes(model, config, folder, report),
+    )
 
 
 def _stored_names(path: Path) -> list[str]:
@@ -197,7 +201,9 @@ def merge_adapter(model: PreTrainedModel, folder: str | PathLike[str]) -> PreTra
         if lacking or unread:
             parts = [f"lacks {some(lacking)}"] if lacking else []
             parts += [f"has {some(unread)}, which nothing reads"] if unread else []
-            raise InputError(f"adapter {folder} {' and '.join(parts)}: it is not whole, or another's")
+            raise InputError(
+                f"adapter {folder} {' and '.join(parts)}: it is not whole, or another's"
+            )
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
 

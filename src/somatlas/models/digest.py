@@ -3,7 +3,7 @@
 Every bit counts: the words of a tensor are multiplied each by an odd number of its place's own and
 summed, in integers modulo 2^64, so that no single change leaves the sum as it was, and a change by
 chance does so once in 2^64. That takes under a second for half a gigabyte on one core, a third of
-what SHA-256 does, and runs on any device, where a cryptographic hash would have to move the weights.
+what SHA-256 does, and runs on any device: a cryptographic hash would have to move the weights.
 """
 
 from __future__ import annotations
@@ -50,6 +50,6 @@ def _sum(tensor: Tensor) -> int:
     factors = torch.arange(_CHUNK, device=flat.device) * _STEP + _MULTIPLIER
     total = 0
     for row in (flat[:whole].view(torch.int64), flat[whole:].to(torch.int64)):
-        for part in row.split(_CHUNK):
+        for part in torch.split(row, _CHUNK):
             total = total * _MULTIPLIER + int((part * factors[: len(part)]).sum()) + 1
     return total % (1 << 64)

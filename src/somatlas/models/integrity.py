@@ -44,13 +44,14 @@ class LoadReport:
     def check(self, name: str, names: Collection[str]) -> None:
         """Raise InputError naming what a model would have run without; names : of the tensors in
         its files, of which several may be put together into one of the model's."""
+        wrong = sorted(key for key, _, _ in self.mismatched) or sorted(self.missing)
+        if wrong and (lacking := gaps(names)):
+            raise InputError(
+                f"{name} lacks weights that it needs: {some(lacking)}, of which {wrong[0]} is "
+                "made: fetch it again"
+            )
         if self.mismatched:
             key, stored, wanted = sorted(self.mismatched)[0]
-            if lacking := gaps(names):
-                raise InputError(
-                    f"{name} lacks weights that it needs: {some(lacking)}, of which {key} is made: "
-                    "fetch it again"
-                )
             raise InputError(
                 f"{name} does not fit its configuration: {key} has the shape "
                 f"{_shape(stored)}, {_shape(wanted)} is wanted"
@@ -168,7 +169,11 @@ def format_notes(stored: dict[str, Stored], *, quantised: bool) -> list[str]:
         return []
     matrices = {key: one for key, one in stored.items() if len(one.shape) > 1}
     eight = {key for key, one in matrices.items() if _EIGHT_BITS.match(one.dtype)}
-    packed = {key for key, one in matrices.items() if one.dtype in _PACKED_DTYPES}
+    packed = {
+        key
+        for key, one in stored.items()
+        if one.dtype in _PACKED_DTYPES and (key in matrices or key.endswith(("weight", "bias")))
+    }
     scales = {key for key in stored if re.search(r"scale(_inv|s)?$|absmax$|zeros$", key)}
     if packed or (eight and scales):
         odd = sorted(packed or eight)
@@ -191,17 +196,28 @@ def format_notes(stored: dict[str, Stored], *, quantised: bool) -> list[str]:
 
 
 def value_notes(model: nn.Module) -> list[str]:
-    """Matrices whose values are all alike, or not all finite, a sentence each."""
+    """Tensors that look lost, a sentence each: matrices whose values are all alike, vectors of
+    zeros where the same vector of other blocks has values, and values that are not finite."""
     flat, broken = [], []
+    zeros: dict[str, list[str]] = {}
+    alive: set[str] = set()
     for key, tensor in model.named_parameters():
-        if tensor.ndim < 2 or tensor.is_meta or tensor.numel() < 2 or tensor.dtype.itemsize < 2:
+        if tensor.is_meta or tensor.numel() < 2 or tensor.dtype.itemsize < 2:
             continue
         low, high = tensor.detach().aminmax()
         if not (low.isfinite() and high.isfinite()):
             broken.append(key)
-        elif low == high:
+        elif tensor.ndim > 1 and low == high:
             flat.append(key)
+        elif tensor.ndim == 1:
+            like = ".".join("*" if part.isdigit() else part for part in key.split("."))
+            if low == high == 0:
+                zeros.setdefault(like, []).append(key)
+            else:
+                alive.add(like)
+    lost = [key for like, keys in zeros.items() if like in alive for key in keys]
     notes = [f"every value of {some(flat)} is the same: nothing was learnt there"] if flat else []
+    notes += [f"{some(lost)} is zero, and not so in other blocks"] if lost else []
     return notes + ([f"{some(broken)} holds NaN or infinite values"] if broken else [])
 
 

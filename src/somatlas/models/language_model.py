@@ -25,7 +25,6 @@ from somatlas.reasoning import (
     reasoning_tokens,
 )
 
-
 LOWEST = -1e4  # log p of what cannot be: exp gives 0
 
 

@@ -103,9 +103,7 @@ def _recorded(model: PreTrainedModel, modules: Sequence[nn.Module]) -> dict[nn.M
     return calls
 
 
-def _last_maps(
-    writes: Sequence[Write], calls: dict[nn.Module, _Call], d_model: int
-) -> set[_Slot]:
+def _last_maps(writes: Sequence[Write], calls: dict[nn.Module, _Call], d_model: int) -> set[_Slot]:
     """Which tensors of the parts are last maps, and over which axis they write."""
     if isinstance(writes[0].module, nn.Embedding):
         return {_Slot("weight", 1)}

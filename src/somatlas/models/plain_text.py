@@ -44,7 +44,11 @@ class PlainTextLoss:
         """Both, in words."""
         compared = f"loss {self.model:.1f} nats a token on plain sentences, a unigram model's "
         compared += f"{self.unigram:.1f}"
-        return compared if self.is_language else f"this does not look like a language model: {compared}"
+        return (
+            compared
+            if self.is_language
+            else f"this does not look like a language model: {compared}"
+        )
 
 
 @torch.no_grad()

@@ -38,7 +38,11 @@ def stream_readers(
 
 
 def _followed(
-    decoder: nn.Module, blocks: Sequence[nn.Module], ids: Tensor, shape: tuple[int, int], times: float
+    decoder: nn.Module,
+    blocks: Sequence[nn.Module],
+    ids: Tensor,
+    shape: tuple[int, int],
+    times: float,
 ) -> dict[Reader, float]:
     """The share of a displacement that each module sees whose input follows it alike in all
     coordinates."""
@@ -107,7 +111,9 @@ def _watched(
 ) -> Iterator[None]:
     """Hooks that show the input of every module in and behind the blocks, before it runs."""
     inside = {
-        module: (i, name) for i, block in enumerate(blocks) for name, module in block.named_modules()
+        module: (i, name)
+        for i, block in enumerate(blocks)
+        for name, module in block.named_modules()
     }
     entered = False
 

@@ -144,7 +144,9 @@ def _that_hold_the_input(terms: Terms, recorders: Sequence[Recorder]) -> set[str
     return inner
 
 
-def _that_contain(unread: Sequence[tuple[int, str, float]], structure: ResidualStructure) -> set[str]:
+def _that_contain(
+    unread: Sequence[tuple[int, str, float]], structure: ResidualStructure
+) -> set[str]:
     """The parts that write and inside which the stream is read too early."""
     return {
         write.path

@@ -121,18 +121,14 @@ def _through_norms(
         if share > tolerance:
             continue
         kept = kept or holds
-        new = {
-            name: c for name, c in terms.items() if name not in found and abs(c) >= _MIN_SCALE
-        }
+        new = {name: c for name, c in terms.items() if name not in found and abs(c) >= _MIN_SCALE}
         waiting += [name for name in new if is_norm(recorder.parts[name].module)]
         found |= new
     order = [name for name in recorder.parts if name in found]
     return ({name: found[name] for name in order}, True) if kept else (scales, False)
 
 
-def _system(
-    recorder: Recorder, target: Tensor, names: Sequence[str]
-) -> tuple[_Columns, Tensor]:
+def _system(recorder: Recorder, target: Tensor, names: Sequence[str]) -> tuple[_Columns, Tensor]:
     """Columns (the input's is named "") and target, each value over its own magnitude.
 
     Rounding in half precision is relative to each value, and a few values of the stream are huge:
