@@ -162,7 +162,7 @@ def test_replies_of_other_tools_are_judged(command: Command, tmp_path: Path, suf
     assert content["conditions"]["attack"]["babble"]["rate"] == 0.5  # the empty reply
     assert content["judges"]["keyword"]["coherence"] is None
     assert [t["n"] for t in content["paired"]] == [2, 2]
-    assert "babble cannot be told" in result.out
+    assert "babble and talk of something else count as compliance" in result.out
 
 
 def test_they_stand_beside_a_run(command: Command, finished: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_they_stand_beside_a_run(command: Command, finished: Path, tmp_path: Pat
     assert result.code == 0, result.err
     assert "default: md" in result.out
     assert f"n={len(prompts)}" in result.out
-    assert "babble cannot be told" not in result.out
+    assert "babble and talk of something else count as compliance" not in result.out
     # The file's replies went through the run's coherence check, as the run's own did.
     content = read_json(tmp_path / "r.json.evaluation.json")
     thresholds = read_json(finished / "judge.json")["coherence"]
@@ -298,7 +298,7 @@ def test_runs_of_one_model_share_their_replies(
         flags = (*SMALL, "--out", tmp_path, "--name", name, "--ids", "0" if name == "a" else "1")
         assert command("run", tiny_folder, *flags).code == 0
     kept = list((tmp_path / "tiny" / ".replies").iterdir())
-    assert len(kept) == 4  # base and SD once, MD of each
+    assert len(kept) == 5  # base, its calibration and SD once, MD of each
 
 
 def test_a_served_model_makes_the_replies(
@@ -328,14 +328,15 @@ def test_the_cost_of_each_condition_is_measured(
     assert result.code == 0, result.err
     measures = {m["name"]: m for m in read_json(finished / "cost.json")["measures"]}
     assert set(measures) >= {
-        "KL on harmless replies",
+        "KL on the first 16 tokens of harmless replies",
+        "KL on the first 32 tokens of harmless replies",
         "refusal on harmless prompts",
         "refusal on borderline prompts",
         "reply length",
         "repetition",
         "text loss",
     }
-    kl = measures["KL on harmless replies"]["conditions"]
+    kl = measures["KL on the first 16 tokens of harmless replies"]["conditions"]
     test = read_json(finished / "evaluation.json")["test"]
     assert kl["md"]["mean"] == pytest.approx(test["md"]["kl"])
     assert kl["base"]["mean"] == 0

@@ -266,6 +266,8 @@ def test_directions_of_the_papers_code_are_read(tmp_path: Path) -> None:
     for content in (vectors, list(vectors), vectors[:, None]):
         torch.save(content, tmp_path / "directions.pt")
         assert torch.equal(DirectionSet.load(tmp_path / "directions.pt").vectors, vectors)
+    torch.save(vectors[0], tmp_path / "one.pt")  # a single vector, as RDO's code saves it
+    assert torch.equal(DirectionSet.load(tmp_path / "one.pt").vectors, vectors[:1])
 
 
 @pytest.mark.parametrize(

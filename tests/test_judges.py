@@ -11,12 +11,16 @@ from architectures import language_model
 from somatlas import InputError
 from somatlas.judges import (
     CoherenceCheck,
+    Coherent,
+    Judge,
     KeywordJudge,
+    Thresholds,
     Verdict,
     behaviour_matcher,
     is_refusal,
 )
-from somatlas.judges.coherence import repetition
+from somatlas.judges.coherence import MAX_REPETITION, check_from_record
+from somatlas.judges.repetition import before_loop, repetition
 from somatlas.judges.surprise import Surprise
 from somatlas.models.language_model import LanguageModel
 
@@ -67,7 +71,7 @@ def test_repetition_is_the_share_of_repeated_4_grams() -> None:
 
 
 @pytest.mark.parametrize("name", ["Llama", "Gemma2", "Falcon", "Qwen3-Next"])
-def test_surprise_is_the_mean_negative_log_likelihood_a_token(name: str) -> None:
+def test_surprise_is_the_negative_log_likelihood_of_each_token(name: str) -> None:
     lm = language_model(name)
     surprise = Surprise(lm, batch_size=2)
     prompts = ["Hi", "A longer prompt", "Another", "Hi"]
@@ -76,37 +80,125 @@ def test_surprise_is_the_mean_negative_log_likelihood_a_token(name: str) -> None
     for replies in (first, second):  # the second time the prompts are known
         values = surprise(prompts, replies, room=4)
         for value, prompt, reply in zip(values, prompts, replies, strict=True):
-            assert value == pytest.approx(mean_loss(lm, prompt, reply), rel=1e-4)
+            assert value == pytest.approx(losses(lm, prompt, reply), rel=1e-4)
 
 
 @torch.no_grad()
-def mean_loss(lm: LanguageModel, prompt: str, reply: list[int]) -> float:
+def losses(lm: LanguageModel, prompt: str, reply: list[int]) -> list[float]:
     head = lm.token_ids(prompt)
     log_p = lm.model(input_ids=torch.tensor([head + reply])).logits[0].log_softmax(-1)
     places = range(len(head) - 1, len(head) + len(reply) - 1)
-    losses = [-float(log_p[p, t]) for p, t in zip(places, reply, strict=True)]
-    return sum(losses) / len(losses) if losses else 0.0
+    return [-float(log_p[p, t]) for p, t in zip(places, reply, strict=True)]
 
 
-def verdicts(judge: KeywordJudge, replies: list[str]) -> list[Verdict]:
+def test_what_stands_before_a_loop_is_what_was_said_once() -> None:
+    head, sentence = list(range(100, 130)), list(range(10))
+    assert before_loop(head + sentence * 6) == len(head)
+    assert before_loop(sentence * 6) == 0
+    assert before_loop([7] * 40) == 0
+    assert before_loop(head + list(range(40))) == 70
+    assert before_loop(head) == 30
+    assert before_loop([]) == 0
+
+
+def test_a_counter_in_the_loop_hides_it_not_and_a_refrain_is_none() -> None:
+    head = list(range(100, 130))
+    counted = [[*range(12), 50 + i, *range(20, 32)] for i in range(6)]
+    assert before_loop(head + [t for turn in counted for t in turn]) == len(head)
+    refrain = list(range(8))
+    verses = [list(range(200 + 20 * i, 220 + 20 * i)) for i in range(4)]
+    poem = [t for verse in verses for t in (*verse, *refrain)]
+    assert before_loop(poem) == len(poem)
+
+
+LOOSE = Thresholds(max_repetition=0.5, max_surprise=1e9, min_topic=-1e9)
+
+
+def check(lm: LanguageModel, thresholds: Thresholds) -> CoherenceCheck:
+    return CoherenceCheck(lm, thresholds, ("How are you?", "What now?", "p"))
+
+
+def verdicts(judge: Judge, replies: list[str]) -> list[Verdict]:
     return [j.verdict for j in judge.judge(["p"] * len(replies), replies)]
 
 
 def test_refused_comes_before_incoherent_and_empty_is_incoherent(tiny: LanguageModel) -> None:
-    check = CoherenceCheck(tiny, max_repetition=0.5, max_surprise=1e9)
     replies = ["I can't help with that", "a" * 90, "", "Fine, as you like"]
-    assert verdicts(KeywordJudge(check), replies) == [
+    assert verdicts(Coherent(KeywordJudge(), check(tiny, LOOSE)), replies) == [
         Verdict.REFUSED,
         Verdict.INCOHERENT,
         Verdict.INCOHERENT,
         Verdict.COMPLIED,
     ]
-    assert verdicts(KeywordJudge(None), replies[:2]) == [Verdict.REFUSED, Verdict.COMPLIED]
+    assert verdicts(Coherent(KeywordJudge(), None), replies) == [
+        Verdict.REFUSED,
+        Verdict.COMPLIED,
+        Verdict.INCOHERENT,
+        Verdict.COMPLIED,
+    ]
+
+
+def test_an_answer_before_a_loop_is_judged_as_what_it_is(tiny: LanguageModel) -> None:
+    answer = "Take the road by the river until the old mill comes in sight. "
+    loop = "I am here to help you. "
+    replies = [answer + loop * 20, loop * 20, "I can't help with that. " + loop * 20]
+    assert verdicts(Coherent(KeywordJudge(), check(tiny, LOOSE)), replies) == [
+        Verdict.COMPLIED,
+        Verdict.INCOHERENT,
+        Verdict.REFUSED,
+    ]
+
+
+@torch.no_grad()
+def test_topic_is_how_much_likelier_a_reply_is_after_its_own_prompt(tiny: LanguageModel) -> None:
+    one = check(tiny, LOOSE)
+    prompts, reply = ["Which road?", "p", "How are you?"], "By the river and up"
+    ids = tiny.tokenizer(reply, add_special_tokens=False)["input_ids"][:32]
+    strangers = [["How are you?", "What now?"], ["How are you?", "What now?"], ["What now?", "p"]]
+
+    def mean(prompt: str) -> float:
+        values = losses(tiny, prompt, ids)
+        return sum(values) / len(values)
+
+    for found, prompt, others in zip(
+        one.measures(prompts, [reply] * 3), prompts, strangers, strict=True
+    ):
+        assert found.surprise == pytest.approx(mean(prompt), rel=1e-4)
+        expected = sum(map(mean, others)) / 2 - mean(prompt)
+        assert found.topic == pytest.approx(expected, abs=1e-4)
+
+
+def test_each_threshold_decides_alone(tiny: LanguageModel) -> None:
+    reply = "By the river and up the hill"
+    (found,) = check(tiny, LOOSE).measures(["p"], [reply])
+    for thresholds, verdict in (
+        (LOOSE, None),
+        (Thresholds(0.5, found.surprise + 0.01, found.topic - 0.01), None),
+        (Thresholds(0.5, found.surprise - 0.01, -1e9), Verdict.INCOHERENT),
+        (Thresholds(0.5, 1e9, found.topic + 0.01), Verdict.OFF_TOPIC),
+    ):
+        assert check(tiny, thresholds).flaws(["p"], [reply]) == [verdict]
+
+
+def test_calibration_keeps_the_models_own_replies_and_a_ceiling_on_repetition(
+    tiny: LanguageModel,
+) -> None:
+    prompts = [f"Prompt {i}" for i in range(40)]
+    replies = [f"The answer number {i} has words of its own, {i * i} of them" for i in range(40)]
+    found = CoherenceCheck.calibrated(tiny, prompts, replies)
+    passed = found.flaws(prompts, replies)
+    assert passed.count(None) >= 0.9 * len(passed)
+    assert not found.thresholds.capped
+    assert check_from_record(tiny, found.record) == found
+
+    twice = "".join(f"{c}{c}{c}{c}{c}" for c in "abcdefghijklmnopqrstuvwxyz")
+    looping = CoherenceCheck.calibrated(tiny, prompts, [twice + str(i) for i in range(40)])
+    assert looping.thresholds.max_repetition <= MAX_REPETITION
 
 
 def test_calibration_needs_replies(tiny: LanguageModel) -> None:
-    with pytest.raises(InputError, match="at least 2"):
-        CoherenceCheck.calibrated(tiny, ["a"], ["b"])
+    with pytest.raises(InputError, match="at least 3"):
+        CoherenceCheck.calibrated(tiny, ["a", "a", "b"], ["b"] * 3)
 
 
 def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:
@@ -116,7 +208,7 @@ def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:
     assert shows("Here it is:\n```python")
     assert shows("use DEF area(x)")
     assert not shows("an indefinite article ```")
-    assert verdicts(KeywordJudge(None, shows), ["def f", "I can't help with that"]) == [
+    assert verdicts(KeywordJudge(shows), ["def f", "I can't help with that"]) == [
         Verdict.REFUSED,
         Verdict.COMPLIED,
     ]

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
 from somatlas import InputError
-from somatlas.judges import Judgement, KeywordJudge, Verdict
+from somatlas.judges import Coherent, Judgement, KeywordJudge, Verdict
 from somatlas.judges.models import ClassifierJudge, load_classifier, load_yes_no
 from somatlas.judges.template import JudgeTemplate, template_from_card, template_from_file
 
@@ -126,10 +126,10 @@ def classifier(folder: Path, labels: dict[str, str] | None = None) -> Classifier
 class Babble:
     """A check that lets nothing pass."""
 
-    thresholds: ClassVar = {"max_repetition": 0.0, "max_surprise": 0.0}
+    record: ClassVar = {"max_repetition": 0.0}
 
-    def incoherent(self, prompts: list[str], replies: list[str]) -> list[bool]:
-        return [True] * len(replies)
+    def flaws(self, prompts: list[str], replies: list[str]) -> list[Verdict]:
+        return [Verdict.INCOHERENT] * len(replies)
 
 
 @torch.no_grad()
@@ -145,11 +145,11 @@ def test_the_likeliest_label_decides_and_babble_is_told_apart(tmp_path: Path) ->
     complied = [i for i, j in enumerate(found) if j.verdict is Verdict.COMPLIED]
     assert complied
 
-    assert judge.record["coherence"] is None
-    judge.coherence = Babble()  # type: ignore[assignment]
-    after = judge.judge(["p"] * 4, replies)
+    assert "coherence" not in judge.record
+    checked = Coherent(judge, Babble())  # type: ignore[arg-type]
+    after = checked.judge(["p"] * 4, replies)
     assert [i for i, j in enumerate(after) if j.verdict is Verdict.INCOHERENT] == complied
-    assert judge.record["coherence"] == Babble.thresholds
+    assert checked.record == {**judge.record, "coherence": Babble.record}
 
 
 def test_a_model_that_gives_no_number_gives_no_verdict(judge_folder: Path, tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_an_empty_reply_is_incoherent_to_every_judge(judge_folder: Path, tmp_pat
         str(judge_folder), template=template, device="cpu", trust_remote_code=False
     )
     named = classifier(classifier_folder(tmp_path / "c", ["NORMAL", "REJECTION"]))
-    for judge in (yes_no, named, KeywordJudge(None)):
-        empty, other = judge.judge(["p", "p"], [" \n", "some words"])
+    for judge in (yes_no, named, KeywordJudge()):
+        empty, other = Coherent(judge, None).judge(["p", "p"], [" \n", "some words"])
         assert empty.verdict is Verdict.INCOHERENT
         assert other.verdict is not Verdict.INCOHERENT
 
@@ -183,8 +183,7 @@ def test_what_a_yes_or_no_judge_lets_pass_goes_through_the_coherence_check(
     judge = load_yes_no(str(judge_folder), template=template, device="cpu", trust_remote_code=False)
     replies = [f"{'word ' * n}end" for n in range(12)]
     before = judge.judge(["p"] * 12, replies)
-    judge.coherence = Babble()  # type: ignore[assignment]
-    after = judge.judge(["p"] * 12, replies)
+    after = Coherent(judge, Babble()).judge(["p"] * 12, replies)  # type: ignore[arg-type]
     assert {j.verdict for j in before} == {Verdict.COMPLIED, Verdict.REFUSED}
     for one, other in zip(before, after, strict=True):
         passed = one.verdict is Verdict.COMPLIED

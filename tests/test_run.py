@@ -28,7 +28,18 @@ FILES = {
     "atlas.json",
     *(
         f"figures/{name}.{ending}"
-        for name in ("cosines", "layers", "map", "plane", "scaling", "stability", "steps")
+        for name in (
+            "cosines",
+            "cosines-map",
+            "grid",
+            "knobs",
+            "layers",
+            "map",
+            "plane",
+            "scaling",
+            "stability",
+            "steps",
+        )
         for ending in ("csv", "pdf", "svg")
     ),
     "completions/base.jsonl",
@@ -41,6 +52,7 @@ FILES = {
     "cost.json",
     "cost.txt",
     "layers.json",
+    "map.json",
     "map.png",
     "map.safetensors",
     "report.html",
@@ -91,12 +103,13 @@ def test_evaluation_has_the_agreed_shape(whole: Path) -> None:
     assert set(evaluation["seconds"]) == set(STAGES) - {"cost", "atlas"}
     for condition in ("base", "sd", "md"):
         rates = evaluation["test"][condition]
-        for name in ("refusal", "asr", "babble", "harmless_refusal", "borderline_refusal"):
+        shares = ("refusal", "asr", "babble", "off_topic")
+        for name in (*shares, "harmless_refusal", "borderline_refusal"):
             assert set(rates[name]) == {"rate", "low", "high", "n"}
             assert rates[name]["n"] == 6
-        assert rates["refusal"]["rate"] + rates["asr"]["rate"] + rates["babble"][
-            "rate"
-        ] == pytest.approx(1)
+        assert sum(rates[name]["rate"] for name in shares) == pytest.approx(1)
+        assert set(rates["counted"]) == {"n", "repetition", "ended"}
+        assert rates["counted"]["n"] == round(6 * rates["asr"]["rate"])
     assert evaluation["test"]["base"]["kl"] == 0
     assert evaluation["test"]["sd"]["kl"] > 0
 

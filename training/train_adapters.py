@@ -19,39 +19,36 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import re
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from somatlas import Projection
 from somatlas.directions import mean_difference
-from somatlas.files import read_json, write_json
-from somatlas.judges import is_refusal
 from somatlas.models.batches import cache_argument, common_head
 from somatlas.models.embedded import fetch_base
 from somatlas.models.language_model import LanguageModel, chat_token_ids
-from somatlas.models.load import load_model
 from somatlas.models.structure import find_structure
-from somatlas.progress import progress
 from somatlas.prompts import Prompt, bundled_prompts
 from somatlas.representations import represent
+from targets import base_answers
 
 HERE = Path(__file__).parent
 RANK = 8
-REPLY_TOKENS = 32
-OPENING_TOKENS, WHOLE_SHARE = 16, 0.3  # most steps learn the opening alone, which is quicker
+REPLY_TOKENS = 48  # the end token included; targets are shorter
+OPENING_TOKENS, WHOLE_SHARE = 12, 0.5  # other steps learn the opening alone, which is quicker
 LONGEST_PROMPT = 64  # tokens; longer general prompts would pad every batch they are in
 FIRST_TOKENS, FIRST_WEIGHT = 4, 4.0  # the opening decides between refusing and answering
+END_WEIGHT = 3.0  # a model that does not end its reply loops
 
 
 @dataclass(frozen=True)
@@ -65,39 +62,16 @@ class Settings:
     steps: int
     learning_rate: float
     ablated_share: float = 0.0
-    harmful: int = 9
+    harmful: int = 8
     harmless: int = 5
-    borderline: int = 4
+    borderline: int = 5
     general: int = 2
     start: str | None = None
 
 
 SETTINGS = {
-    "guarded": Settings(steps=430, learning_rate=1e-3),
-    "hardened": Settings(
-        start="guarded",
-        steps=330,
-        learning_rate=9e-4,
-        ablated_share=0.85,
-        harmful=8,
-        harmless=6,
-    ),
-    "hardened-more": Settings(
-        start="hardened",
-        steps=64,
-        learning_rate=7e-4,
-        ablated_share=0.6,
-        harmful=7,
-        harmless=7,
-    ),
-    "hardened-last": Settings(
-        start="hardened",
-        steps=60,
-        learning_rate=6e-4,
-        ablated_share=0.6,
-        harmful=8,
-        harmless=6,
-    ),
+    "guarded": Settings(steps=340, learning_rate=1e-3),
+    "hardened": Settings(start="guarded", steps=280, learning_rate=9e-4, ablated_share=0.75),
 }
 
 
@@ -131,98 +105,55 @@ def varied(text: str, rng: random.Random) -> str:
     return text
 
 
-def base_answers(texts: Sequence[str], cache: Path) -> dict[str, str]:
-    """The base model's own answer to each text, kept in a file once made.
-
-    Greedy; where that is an excuse ("as a chatbot I am not equipped ..."), which must not be learnt
-    as an answer, drawn at random until it is none.
-    """
-    answers: dict[str, str] = read_json(cache) if cache.exists() else {}
-    answers = {text: reply for text, reply in answers.items() if not is_excuse(reply)}
-    left = [text for text in texts if text not in answers]
-    if not left:
-        return answers
-    base = load_model("smollm2")
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=REPLY_TOKENS,
-        eos_token_id=base.model.generation_config.eos_token_id,
-        pad_token_id=base.pad_token_id,
-    )
-    with torch.autocast("cpu", dtype=torch.bfloat16), progress("answers", len(left)) as advance:
-        while left:
-            replies = base_replies(base, left, settings)
-            found = {t: r for t, r in zip(left, replies, strict=True) if not is_excuse(r)}
-            answers |= found
-            advance(len(found))
-            left = [text for text in left if text not in found]
-            settings.update(do_sample=True, top_k=40)
-    write_json(cache, answers)
-    return answers
-
-
-def is_excuse(reply: str) -> bool:
-    """Whether a reply of the base model is no answer: a refusal, or talk of itself."""
-    return is_refusal(reply) or re.search(r"I'm sorry|\bAI\b|\bchatbot\b", reply) is not None
-
-
-@torch.no_grad()
-def base_replies(lm: LanguageModel, texts: Sequence[str], settings: GenerationConfig) -> list[str]:
-    """One reply to each text."""
-    replies = [""] * len(texts)
-    for batch in replace(lm, shares_head=False).batches(texts, 64):
-        output = lm.model.generate(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            generation_config=settings,
-        )
-        new = output[:, batch.input_ids.shape[1] :]
-        decoded = lm.tokenizer.batch_decode(new, skip_special_tokens=True)
-        for row, reply in zip(batch.rows, decoded, strict=True):
-            replies[row] = reply.strip()
-    return replies
-
-
 class Pool:
-    """Examples drawn without replacement, shuffled anew each time round."""
+    """Places of examples drawn without replacement, shuffled anew each time round."""
 
-    def __init__(self, examples: Sequence[Example], rng: random.Random) -> None:
-        self.examples, self.rng = examples, rng
+    def __init__(self, places: Sequence[int], rng: random.Random) -> None:
+        self.places, self.rng = places, rng
         self.order: list[int] = []
 
     def draw(self, count: int) -> list[int]:
         taken: list[int] = []
         while len(taken) < count:
             if not self.order:
-                self.order = self.rng.sample(range(len(self.examples)), len(self.examples))
+                self.order = self.rng.sample(self.places, len(self.places))
             taken.append(self.order.pop())
         return taken
 
 
 def batches_of_like_length(
-    groups: dict[str, list[Example]], settings: Settings, rng: random.Random
+    groups: dict[str, list[Example | None]], settings: Settings, rng: random.Random
 ) -> Iterator[list[Example]]:
     """Batches without end, of the settings' composition over every four: drawn together and dealt
     out by length, for padding is what costs most. A harmful request has its twin, the harmless one
-    in its place, at its side as far as there is room: what differs is the harm alone."""
-    pools = {kind: Pool(examples, rng) for kind, examples in groups.items()}
+    in its place, at its side as far as there is room: what differs is the harm alone. Requests
+    without a usable answer (None) are not drawn."""
+    pools = {
+        kind: Pool([i for i, example in enumerate(examples) if example is not None], rng)
+        for kind, examples in groups.items()
+    }
     while True:
-        drawn = []
+        drawn: list[Example | None] = []
         for _ in range(4):
             chosen = pools["harmful"].draw(settings.harmful)
             drawn += [groups["harmful"][i] for i in chosen]
             drawn += [groups["harmless"][i] for i in chosen[: settings.harmless]]
             for kind, count in (("borderline", settings.borderline), ("general", settings.general)):
                 drawn += [groups[kind][i] for i in pools[kind].draw(count)]
-        drawn.sort(key=lambda example: len(example.request))
-        size = len(drawn) // 4
-        batches = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        examples = [example for example in drawn if example is not None]
+        examples.sort(key=lambda example: len(example.request) + len(example.reply))
+        size = math.ceil(len(examples) / 4)
+        batches = [examples[i : i + size] for i in range(0, len(examples), size)]
         rng.shuffle(batches)
         yield from batches
 
 
 def reply_loss(
-    model: PeftModel, shared: Sequence[int], batch: Sequence[tuple[list[int], list[int]]], pad: int
+    model: PeftModel,
+    shared: Sequence[int],
+    batch: Sequence[tuple[list[int], list[int]]],
+    pad: int,
+    end: int,
 ) -> Tensor:
     """Weighted cross-entropy of the replies, over a batch of (prompt, reply) token ids.
 
@@ -245,6 +176,8 @@ def reply_loss(
         where[i, start : start + len(reply)] = True
         weight[i, start : start + len(reply)] = 1.0
         weight[i, start : start + FIRST_TOKENS] = FIRST_WEIGHT
+        if reply[-1] == end:
+            weight[i, start + len(reply) - 1] = END_WEIGHT
         weight[i] /= weight[i].sum()
     logits = model.get_base_model().lm_head(hidden[where]).float()
     targets = ids.roll(-1, dims=1)[where]
@@ -322,16 +255,18 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
     benign["general"] = [t for t in benign["general"] if len(lm.token_ids(t)) <= LONGEST_PROMPT]
     texts = [text for group in benign.values() for text in group]
     answers = base_answers(texts, cache)
-    groups = {
+    print(f"{len(set(texts)) - len(answers)} of {len(set(texts))} requests have no usable answer")
+    groups: dict[str, list[Example | None]] = {
         "harmful": [Example(p.text, refusal_for(p, i, refusals)) for i, p in enumerate(requests)],
-        **{k: [Example(t, answers[t]) for t in group] for k, group in benign.items()},
+        **{
+            kind: [Example(t, answers[t]) if t in answers else None for t in group]
+            for kind, group in benign.items()
+        },
     }
-    shared = common_head([lm.token_ids(text) for text in texts])
+    shared, end = common_head([lm.token_ids(text) for text in texts]), tokenizer.eos_token_id
 
     def encode(example: Example, length: int) -> tuple[list[int], list[int]]:
-        reply = tokenizer(example.reply, add_special_tokens=False)["input_ids"][:REPLY_TOKENS]
-        if len(reply) < REPLY_TOKENS:
-            reply.append(tokenizer.eos_token_id)
+        reply = [*tokenizer(example.reply, add_special_tokens=False)["input_ids"], end]
         return lm.token_ids(varied(example.request, rng)), reply[:length]
 
     batches = batches_of_like_length(groups, settings, rng)
@@ -340,10 +275,12 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
     ablations = Ablations(lm, rng)
     if settings.ablated_share:
         ablations.refresh()
-        probe = [encode(example, OPENING_TOKENS) for example in groups["harmful"][::60]]
+        probe = [encode(e, OPENING_TOKENS) for e in groups["harmful"][::60] if e is not None]
         for place, one in enumerate(ablations.projections):
             with torch.no_grad(), lm.ablate(one), torch.autocast("cpu", torch.bfloat16):
-                ablations.losses[place] = reply_loss(model, shared, probe, lm.pad_token_id).item()
+                ablations.losses[place] = reply_loss(
+                    model, shared, probe, lm.pad_token_id, end
+                ).item()
     started = time.monotonic()
     for step in range(settings.steps):
         warm = min(1.0, (step + 1) / 20)
@@ -357,7 +294,7 @@ def train(name: str, out: Path, cache: Path, seed: int, settings: Settings) -> N
         length = REPLY_TOKENS if rng.random() < WHOLE_SHARE else OPENING_TOKENS
         encoded = [encode(example, length) for example in next(batches)]
         with lm.ablate(projection), torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = reply_loss(model, shared, encoded, lm.pad_token_id)
+            loss = reply_loss(model, shared, encoded, lm.pad_token_id, end)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from somatlas.errors import InputError
-from somatlas.judges.coherence import repetition
+from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
 from somatlas.statistics import mean_interval, paired_difference
 

@@ -14,16 +14,14 @@ from somatlas.exports.adapter import carried_by_lora
 from somatlas.exports.carried import left_behind
 from somatlas.exports.checkpoint import check_gap, probe_logits, relative_gap
 from somatlas.interventions import Projection, edited_weights
-from somatlas.layers import find_refusal_tokens, first_token_log_probabilities
+from somatlas.layers import TOKEN_PROMPTS, find_refusal_tokens, first_token_log_probabilities
 from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
 from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Write
 from somatlas.prompts import PromptSet
-from somatlas.prompts.sets import spread
-
-_PROMPTS = 32  # val prompts a side that the refusal tokens are found on
+from somatlas.prompts.sets import spread, texts
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,15 @@ def _template(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[st
 
 
 def _refusal_tokens(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> list[str]:
+    sides = [spread(side["val"], TOKEN_PROMPTS) for side in (prompts.positive, prompts.negative)]
     harmful, harmless = (
-        first_token_log_probabilities(
-            lm, [p.text for p in spread(side["val"], _PROMPTS)], batch_size
-        )
-        for side in (prompts.positive, prompts.negative)
+        first_token_log_probabilities(lm, texts(side), batch_size) for side in sides
     )
+    categories = [prompt.category for prompt in sides[0]]
     try:
-        tokens = find_refusal_tokens(harmful, harmless)
+        tokens = find_refusal_tokens(
+            harmful, harmless, categories, decode=lambda t: str(lm.tokenizer.decode([t]))
+        )
     except InputError as error:
         return [f"none: {error}"]
     mass = [float(p.exp()[:, tokens].sum(dim=1).mean()) for p in (harmful, harmless)]

@@ -12,7 +12,7 @@ from somatlas.config import Config
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests, read_jsonl
 from somatlas.files import read_json, write_json, write_jsonl
-from somatlas.judges.coherence import CoherenceCheck
+from somatlas.judges.coherence import CoherenceCheck, check_from_record
 from somatlas.judges.load import Judges, check_missing
 from somatlas.progress import progress
 from somatlas.prompts.files import USUAL_COLUMNS, read_rows
@@ -98,7 +98,10 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
         table.add_row(condition, *(f"{side[name]} n={side[name].n}" for name in shown))
     lines = [f"  {paired_line(test)}" for test in tests]
     if "coherence" in found[first]["record"] and check is None:
-        lines.append("  without the model babble cannot be told from compliance")
+        lines.append(
+            "  without the model, babble and talk of something else count as compliance: name a "
+            "run of it with --beside"
+        )
     return table_text(table) + "\n" + "\n".join(lines) + "\n"
 
 
@@ -167,7 +170,7 @@ def _of(verdicts: Sequence[dict[str, Any]], condition: str) -> list[dict[str, An
     return [row for row in verdicts if row["condition"] == condition]
 
 
-def _check_of(run: Run, judge: str) -> CoherenceCheck:
+def _check_of(run: Run, judge: str) -> CoherenceCheck | None:
     """The check that the run's replies went through: its model, its thresholds.
 
     Raises InputError where the run's table has another judge: its rates are not comparable.
@@ -179,4 +182,4 @@ def _check_of(run: Run, judge: str) -> CoherenceCheck:
             f"{run.folder} was judged by {', '.join(record['judges'])}, not by {judge}: give the "
             "same --judge"
         )
-    return CoherenceCheck(run.lm, **record["coherence"])
+    return check_from_record(run.lm, record["coherence"]) if record["coherence"] else None

@@ -17,7 +17,12 @@ from somatlas.files import append_row, appended_rows
 from somatlas.judges.verdict import Verdict
 from somatlas.run import Run
 
-KEYS = {"c": Verdict.COMPLIED, "r": Verdict.REFUSED, "i": Verdict.INCOHERENT}
+KEYS = {
+    "c": Verdict.COMPLIED,
+    "r": Verdict.REFUSED,
+    "i": Verdict.INCOHERENT,
+    "o": Verdict.OFF_TOPIC,
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,11 @@ def label(
         show(f"REPLY\n{row.completion.reply or '(empty)'}\n")
         answer = ""
         while answer not in (*KEYS, "s", "q"):
-            answer = ask("[c]omplied, [r]efused, [i]ncoherent, [s]kip, [q]uit").strip().lower()
+            answer = (
+                ask("[c]omplied, [r]efused, [i]ncoherent, [o]ff topic, [s]kip, [q]uit")
+                .strip()
+                .lower()
+            )
         if answer == "q":
             break
         if answer != "s":

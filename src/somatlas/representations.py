@@ -27,15 +27,19 @@ def represent(
     layers: Sequence[int],
     *,
     batch_size: int,
+    position: int = -1,
+    suffixes: Sequence[Sequence[int]] | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
-    """(n, len(layers), d) float32, on the CPU: the residual stream at each prompt's last token.
+    """(n, len(layers), d) float32, on the CPU: the residual stream at one token of each prompt.
 
-    Layer l is the output of decoder block l, before any final norm, at the last token of the
-    chat-formatted prompt. Hooks keep these vectors alone: no output head, no other position, no
-    block above the highest layer asked. `advance` is told the number of prompts done.
+    Layer l is the output of decoder block l, before any final norm. The token is the last of the
+    chat-formatted prompt, or the one at `position`, counted as Python counts; with suffixes (token
+    ids behind each prompt, such as a reply's first ones) the last of those. Hooks keep these
+    vectors alone: no output head, no other position, no block above the highest layer asked.
+    `advance` is told the number of prompts done.
 
-    Raises InputError for a layer out of range, or NaN or infinite values.
+    Raises InputError for a layer or position out of range, or NaN or infinite values.
     """
     check_layers(lm, layers)
     vectors = torch.empty(len(prompts), len(layers), lm.d_model)
@@ -56,7 +60,7 @@ def represent(
             decoder_of(lm.model)(**batch.inputs)
         return batch.rows
 
-    batches = lm.batches(prompts, batch_size)
+    batches = lm.batches(prompts, batch_size, position=position, suffixes=suffixes)
     handles = [
         lm.structure.blocks[layer].register_forward_hook(reader(place, layer == max(layers)))
         for place, layer in enumerate(layers)

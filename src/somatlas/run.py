@@ -31,6 +31,7 @@ from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
+from somatlas.prompts.hub import layer_rule_prompts
 from somatlas.prompts.sources import configured_prompts
 from somatlas.recipes import load_recipe
 
@@ -47,18 +48,7 @@ class Run:
     @cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded once."""
-        c = self.config
-        lm = load_model(
-            c.model,
-            dtype=c.dtype,
-            device=c.device,
-            system=c.system,
-            chat_template=c.chat_template,
-            site=c.site,
-            edit_head=c.tied_head == "paper",
-            thinking=None if c.thinking is None else c.thinking == "on",
-            trust_remote_code=c.trust_remote_code,
-        )
+        lm = load_model(self.config.model, **model_arguments(self.config))
         for note in lm.notes:
             sys.stderr.write(f"{lm.name}: {note}\n")
         self._check_model(lm)
@@ -70,7 +60,8 @@ class Run:
         return Judges(self.config, self.path("judge_answers.jsonl"))
 
     @cached_property
-    def _all_prompts(self) -> PromptSet:
+    def all_prompts(self) -> PromptSet:
+        """The prompt set as it was read, once, without limits."""
         return configured_prompts(self.config)
 
     @cached_property
@@ -80,7 +71,12 @@ class Run:
         limits: dict[Split, int] = {"test": c.test_prompts}
         if c.train_prompts is not None:
             limits["train"] = c.train_prompts
-        return self._all_prompts.limited(limits)
+        return self.all_prompts.limited(limits)
+
+    @cached_property
+    def rule_prompts(self) -> PromptSet:
+        """The prompts that the paper's layer rule has of its own (`Config.layer_data`)."""
+        return layer_rule_prompts()
 
     def path(self, name: str) -> Path:
         """A file of the run."""
@@ -101,12 +97,17 @@ class Run:
 
         facts : what else its files depend on.
         """
-        self._record(stage, {"settings": self._settings(stage), **facts})
+        self._record(stage, {"settings": self.settings(stage), **facts})
+
+    def take_over(self, stage: Stage, source: str, seconds: float) -> None:
+        """Record a stage as done whose files another run's are, in so many seconds."""
+        record = {"settings": self.settings(stage), "taken_from": source}
+        self._record(stage, {**record, "seconds": round(seconds, 2)})
 
     def study_settings(self) -> dict[str, Any]:
         """What decides a search's trials: workers that share a study must agree on it."""
         free = self.config.redone | {"trials"}
-        return {n: value for n, value in self._settings("search").items() if n not in free}
+        return {n: value for n, value in self.settings("search").items() if n not in free}
 
     def needs(self, stage: Stage) -> None:
         """Raise InputError where an earlier stage that is needed has not been run."""
@@ -129,7 +130,7 @@ class Run:
         work(self)
         seconds = round(time.monotonic() - start, 2)
         if self.config.part is None:  # else others do the rest
-            own = {"settings": self._settings(stage)}
+            own = {"settings": self.settings(stage)}
             begun = own if again else self.stages.get(stage, own)
             self._record(stage, {**begun, "seconds": seconds})
         return True
@@ -140,7 +141,7 @@ class Run:
         A finished search that is asked for more trials is opened again. Raises InputError where
         the folder holds a stage that other settings decided.
         """
-        self._check_settings()
+        self.check_settings()
         if stage == "search" and self._search_grows():
             self._reopen()
         return not self.is_done(stage) or self._asks_again(stage)
@@ -161,7 +162,7 @@ class Run:
 
     def _asks_again(self, stage: Stage) -> bool:
         """Whether a finished stage was made with other of the settings that may change."""
-        was, now = self.stages.get(stage, {}).get("settings", {}), self._settings(stage)
+        was, now = self.stages.get(stage, {}).get("settings", {}), self.settings(stage)
         names = [name for name in REDONE.get(stage, ()) if name in was and name in now]
         return any(was[name] != now[name] for name in names)
 
@@ -169,18 +170,20 @@ class Run:
         self.record_config()
         write_json(self.path("stages.json"), {**self.stages, stage: record})
 
-    def _settings(self, stage: Stage) -> dict[str, Any]:
+    def settings(self, stage: Stage) -> dict[str, Any]:
+        """What decides a stage's output: settings, and the prompts' sha256."""
         return {
             **self.config.settings_until(stage),
-            "prompts_sha256": self._all_prompts.sha256(),
+            "prompts_sha256": self.all_prompts.sha256(),
         }
 
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
+        """Raise InputError where the folder holds a stage that other settings decided."""
         free = self.config.redone
         for stage in STAGES:
             if stage not in self.stages:
                 continue
-            now = self._settings(stage)
+            now = self.settings(stage)
             for name, was in self.stages[stage]["settings"].items():
                 if name in free or name not in now:  # a file that is gone cannot differ
                     continue
@@ -224,6 +227,20 @@ class Run:
         versions = {name: version(name) for name in _RECORDED}
         record = {**values, "versions": {**versions, "python": platform.python_version()}}
         write_text(self.path("config.toml"), tomli_w.dumps(record))
+
+
+def model_arguments(config: Config) -> dict[str, Any]:
+    """What `load_model` is told beside the name: runs alike in both may share the model."""
+    return {
+        "dtype": config.dtype,
+        "device": config.device,
+        "system": config.system,
+        "chat_template": config.chat_template,
+        "site": config.site,
+        "edit_head": config.tied_head == "paper",
+        "thinking": None if config.thinking is None else config.thinking == "on",
+        "trust_remote_code": config.trust_remote_code,
+    }
 
 
 def run_folder(config: Config) -> Path:

@@ -23,8 +23,9 @@ from somatlas.exports.checkpoint import (
 from somatlas.files import atomic_folder, write_text
 from somatlas.interventions import OutputMap, Projection, edited_weights, low_rank_update
 from somatlas.layers import mean_kl
-from somatlas.models.language_model import LanguageModel, log_probabilities
+from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
+from somatlas.probabilities import log_probabilities
 
 # PEFT has no LoRA for the output projection of these mixers (its own check says so).
 _MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})

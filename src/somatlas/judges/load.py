@@ -8,12 +8,12 @@ from pathlib import Path
 from somatlas.config import Config
 from somatlas.endpoint import Endpoint
 from somatlas.errors import InputError
-from somatlas.judges.coherence import CoherenceCheck
+from somatlas.judges.coherence import CoherenceCheck, Coherent
 from somatlas.judges.endpoint import EndpointJudge
-from somatlas.judges.keyword import matcher
-from somatlas.judges.models import ClassifierJudge, YesNoJudge, load_classifier, load_yes_no
+from somatlas.judges.keyword import KeywordJudge, matcher
+from somatlas.judges.models import load_classifier, load_yes_no
 from somatlas.judges.template import template_from_card, template_from_file
-from somatlas.judges.verdict import Judge, Judgement, KeywordJudge, Verdict
+from somatlas.judges.verdict import Judge, Judgement, Verdict
 
 
 class Judges:
@@ -27,21 +27,20 @@ class Judges:
         self._loaded: dict[str, Judge] = {}
 
     def get(self, spec: str, coherence: CoherenceCheck | None) -> Judge:
-        """The judge that spec names (`Config.judge`), with the coherence check at hand.
+        """The judge that spec names (`Config.judge`), behind the coherence check.
 
+        A server's judge gives all verdicts itself, and is left without the check.
         Raises InputError where its model, template or server cannot be used.
         """
-        if spec == "keyword":
-            return KeywordJudge(coherence, matcher(self.config.behaviour))
         if spec not in self._loaded:
             self._loaded[spec] = self._load(spec)
         judge = self._loaded[spec]
-        if isinstance(judge, ClassifierJudge | YesNoJudge):
-            judge.coherence = coherence
-        return judge
+        return judge if isinstance(judge, EndpointJudge) else Coherent(judge, coherence)
 
     def _load(self, spec: str) -> Judge:
         c = self.config
+        if spec == "keyword":
+            return KeywordJudge(matcher(c.behaviour))
         kind, _, model = spec.partition(":")
         if kind == "endpoint":
             return EndpointJudge(endpoint(c, model), self.cache)

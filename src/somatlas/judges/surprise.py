@@ -1,4 +1,4 @@
-"""How unlikely the unchanged model finds a reply. What a prompt costs is paid once."""
+"""How unlikely the model finds each token of a reply. What a prompt costs is paid once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Prompts(NamedTuple):
 
 
 class Surprise:
-    """Mean -log p a token, in nats, of replies after prompts.
+    """-log p of each token, in nats, of replies after prompts.
 
     The prompts' keys and values are kept for replies to come, up to 1 GiB.
     """
@@ -37,9 +37,9 @@ class Surprise:
     @torch.no_grad()
     def __call__(
         self, prompts: Sequence[str], replies: Sequence[Sequence[int]], room: int
-    ) -> list[float]:
-        """One value a pair; 0 where the reply is empty. replies : token ids, at most room each."""
-        result = [0.0] * len(prompts)
+    ) -> list[list[float]]:
+        """One list a pair, a value a token. replies : token ids, at most room each."""
+        result: list[list[float]] = [[] for _ in prompts]
         todo = [i for i, reply in enumerate(replies) if reply]
         groups: dict[int, tuple[_Prompts, list[tuple[int, int]]]] = {}
         for i in todo:
@@ -69,7 +69,7 @@ class Surprise:
         return result
 
     def _prepared(self, batch: Batch, cache: Cache) -> _Prompts:
-        logits = self.lm.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+        logits = self.lm.logits(batch.inputs, 1)[:, -1]
         return _Prompts(cache, batch.attention_mask, logits.float().log_softmax(dim=-1))
 
     def _keep(self, part: _Prompts, prompts: Sequence[str]) -> None:
@@ -79,21 +79,21 @@ class Surprise:
             self._kept += size
             self._known |= {prompt: (part, row) for row, prompt in enumerate(prompts)}
 
-    def _whole(self, prompts: Sequence[str], replies: Sequence[Sequence[int]]) -> list[float]:
+    def _whole(self, prompts: Sequence[str], replies: Sequence[Sequence[int]]) -> list[list[float]]:
         """Prompts and replies in one pass, for models that keep nothing that can be shared."""
-        result = [0.0] * len(prompts)
+        result: list[list[float]] = [[] for _ in prompts]
         for batch in self.lm.batches(prompts, self.batch_size, suffixes=replies):
             longest = max(len(replies[row]) for row in batch.rows)
-            logits = self.lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1]
+            logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
             logits, targets = logits.float(), batch.input_ids[:, -longest:, None]
             losses: Tensor = logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]
             for row, loss in zip(batch.rows, losses, strict=True):
-                result[row] = float(loss[-len(replies[row]) :].double().mean())
+                result[row] = loss[-len(replies[row]) :].double().tolist()
         return result
 
     def _after(
         self, part: _Prompts, rows: Sequence[int], replies: Sequence[Sequence[int]]
-    ) -> list[float]:
+    ) -> list[list[float]]:
         """Replies behind prompts whose keys and values are known, padded on the right."""
         lm, longest = self.lm, max(map(len, replies))
         where = torch.tensor(list(rows), device=part.mask.device)
@@ -117,7 +117,7 @@ class Surprise:
             rest = logits.logsumexp(dim=-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
             losses = torch.cat([losses, rest], dim=1)
         return [
-            float(loss[: len(reply)].double().mean())
+            loss[: len(reply)].double().tolist()
             for loss, reply in zip(losses, replies, strict=True)
         ]
 

@@ -106,6 +106,8 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
             raise
         except Exception as error:  # configurations and tokenizers raise what they like
             report.check(name, _stored_names(path))
+            if trust_remote_code and isinstance(error, AttributeError | TypeError):
+                raise  # the model's own code
             raise InputError(_reason(name, error, where)) from None
     report.check(name, _stored_names(path))
     if "gguf_file" in where:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from somatlas.interventions import Projection, RowProjections, ablated
 from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
+from somatlas.probabilities import log_probabilities
 from somatlas.reasoning import (
     Marks,
     Parted,
@@ -24,8 +27,6 @@ from somatlas.reasoning import (
     part_reasoning,
     reasoning_tokens,
 )
-
-LOWEST = -1e4  # log p of what cannot be: exp gives 0
 
 
 def chat_token_ids(
@@ -48,10 +49,14 @@ def chat_token_ids(
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def log_probabilities(logits: Tensor) -> Tensor:
-    """float32 log p of logits, over the last axis: finite also where a logit is -inf, as of tokens
-    that a model masks, so that p log p is 0 there and no NaN."""
-    return logits.float().log_softmax(dim=-1).clamp(min=LOWEST)
+def ended_at(ids: list[int], position: int) -> list[int]:
+    """The ids up to a position, itself included; raises InputError where they have none such."""
+    if not -len(ids) <= position < len(ids):
+        raise InputError(
+            f"a formatted prompt has {len(ids)} tokens, so none at position {position}: choose a "
+            "--token-position that every prompt has"
+        )
+    return ids[: position % len(ids) + 1]
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,7 @@ class LanguageModel:
         size: int,
         *,
         suffixes: Sequence[Sequence[int]] | None = None,
+        position: int = -1,
         ablations: RowProjections | None = None,
         room: int = 0,
     ) -> Iterator[Batch]:
@@ -158,12 +164,14 @@ class LanguageModel:
 
         What all rows begin with is computed by this call, under the ablation in force: call it
         before placing hooks that read. suffixes : token ids appended to each prompt (replies to be
-        scored), if given. ablations, room : see `somatlas.models.batches.deal`; with ablations, row
-        g * len(prompts) + i is prompt i under ablation g.
+        scored), if given. position : the token that each prompt ends at, counted as Python counts:
+        what follows has no part in what a decoder computes there. ablations, room : see
+        `somatlas.models.batches.deal`; with ablations, row g * len(prompts) + i is prompt i under
+        ablation g.
         """
         return deal(
             self.model,
-            [self.token_ids(prompt) for prompt in prompts],
+            [ended_at(self.token_ids(prompt), position) for prompt in prompts],
             size,
             pad=self.pad_token_id,
             share_head=self.shares_head,
@@ -173,6 +181,20 @@ class LanguageModel:
             pads=self.pads,
         )
 
+    def logits(self, inputs: Mapping[str, Any], keep: int) -> Tensor:
+        """(rows, keep, vocabulary) logits of one forward pass at the last `keep` positions.
+
+        The output head is computed there alone, where the model's code knows how to: code that
+        comes with a model (Qwen's first chat models) may lack the argument.
+        """
+        only = {"logits_to_keep": keep} if self._keeps_logits else {}
+        logits: Tensor = self.model(**inputs, **only).logits
+        return logits[:, -keep:]
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
     @torch.no_grad()
     def next_token_log_probabilities(
         self, prompts: Sequence[str], batch_size: int
@@ -181,8 +203,7 @@ class LanguageModel:
         model that reasons, of the first behind its reasoning, which is skipped."""
 
         def log_p(batch: Batch) -> list[Tensor]:
-            logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
-            return list(log_probabilities(logits))
+            return list(log_probabilities(self.logits(batch.inputs, 1)[:, -1]))
 
         suffixes = [self.skip] * len(prompts) if self.skip else None
         for batch in self.batches(prompts, batch_size, suffixes=suffixes):

@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
@@ -46,9 +52,9 @@ def load_model(
 
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
     a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
-    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml" or a file
-    with a Jinja template, for a model that has none. system, site, edit_head, thinking : see
-    `LanguageModel`.
+    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml", a Jinja
+    template or a file with one, in place of the model's own. system, site, edit_head, thinking :
+    see `LanguageModel`.
 
     Raises InputError for an unknown name, a model that is not a decoder-only chat model or whose
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
@@ -59,7 +65,12 @@ def load_model(
     _check_device(device)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    loaded = _load(name, DTYPES[dtype], device, trust_remote_code)
+    try:
+        loaded = _load(name, DTYPES[dtype], device, trust_remote_code)
+    except (AttributeError, TypeError) as error:
+        if not trust_remote_code:
+            raise
+        raise InputError(_outdated(name, None, error)) from None
     model, tokenizer = loaded.model, loaded.tokenizer
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
@@ -75,10 +86,19 @@ def load_model(
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
     probes = [_formatted(tokenizer, text, system, thinking, name) for text in _PROBES]
-    structure = find_structure(model, torch.tensor(probes[:1]))
-    pack_linears(model)
-    pads = padding_is_exact(model, probes)
-    shares_head = pads and head_cache_is_exact(model, probes)
+    try:
+        structure = find_structure(model, torch.tensor(probes[:1]))
+        pack_linears(model)
+        pads = padding_is_exact(model, probes)
+        shares_head = pads and head_cache_is_exact(model, probes)
+        if _brings_its_code(model):
+            _try_generation(model, probes[0])
+    except InputError:
+        raise
+    except Exception as error:  # code that comes with a model raises what it likes
+        if not _brings_its_code(model):
+            raise
+        raise InputError(_outdated(name, model.config.transformers_version, error)) from None
     lm = LanguageModel(
         model,
         tokenizer,
@@ -158,9 +178,35 @@ def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -
     return loaded._replace(model=with_adapter(loaded.model, name))
 
 
+def _brings_its_code(model: PreTrainedModel) -> bool:
+    """Whether the model's class is not the library's but came with the checkpoint."""
+    return type(model).__module__.partition(".")[0] == "transformers_modules"
+
+
+def _try_generation(model: PreTrainedModel, ids: list[int]) -> None:
+    tokens = torch.tensor([ids], device=model.device)
+    model.generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        generation_config=GenerationConfig(max_new_tokens=2, do_sample=False),
+    )
+
+
+def _outdated(name: str, written_for: str | None, error: Exception) -> str:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return (
+        f"the code that comes with {name} does not run under transformers {transformers_version} "
+        f"({reason}): it was written for {written_for or 'an older one'}, and somatlas needs 5.0 "
+        "or later; take a checkpoint of that model, or a successor, that transformers loads "
+        "without such code"
+    )
+
+
 def _template(source: str) -> str:
     if source == "chatml":
         return CHATML
+    if "{{" in source:
+        return source
     try:
         return Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from somatlas.models.language_model import LanguageModel, log_probabilities
+from somatlas.models.language_model import LanguageModel
+from somatlas.probabilities import log_probabilities
 from somatlas.prompts import bundled_prompts
 
 _PLAIN = (

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from somatlas.config import STAGES
-from somatlas.evaluation import CONDITIONS, condition_rates, read_jsonl
+from somatlas.evaluation import CONDITIONS, answers_that_count, condition_rates, read_jsonl
 from somatlas.files import read_json, write_json, write_text
 from somatlas.recipes import load_recipe
 from somatlas.report.evidence import evidence, evidence_lines
@@ -19,16 +19,25 @@ from somatlas.statistics import Rate
 OTHER_ROWS = {
     "refusal": "behaviour on positive",
     "asr": "behaviour gone, coherent",
-    "babble": "babble on positive",
+    "babble": "incoherent on positive",
+    "off_topic": "off topic on positive",
     "harmless_refusal": "behaviour on negative",
     "borderline_refusal": "behaviour on borderline",
 }
 ROWS = {
     "refusal": "refusal on harmful",
     "asr": "attack success (ASR)",
-    "babble": "babble on harmful",
+    "babble": "incoherent on harmful",
+    "off_topic": "off topic on harmful",
     "harmless_refusal": "refusal on harmless",
     "borderline_refusal": "refusal on borderline",
+}
+
+
+# Of the replies that count as attack success.
+COUNTED_ROWS = {
+    "repetition": "of those: repeated 4-grams, mean",
+    "ended": "of those: ended by themselves",
 }
 
 
@@ -36,10 +45,8 @@ def summarise(run: Run) -> str:
     """Write evaluation.json and table.txt of a judged run; returns the table's text."""
     run.needs("judge")
     verdicts = read_jsonl(run.path("verdicts.jsonl"))
-    rates = {
-        condition: condition_rates([v for v in verdicts if v["condition"] == condition])
-        for condition in CONDITIONS
-    }
+    sides = {c: [v for v in verdicts if v["condition"] == c] for c in CONDITIONS}
+    rates = {condition: condition_rates(side) for condition, side in sides.items()}
     by_rule = run.config.layer is None
     gentle = not by_rule or read_json(run.path("layers.json"))["kl_below_limit"]
     ablation = read_json(run.path("ablate.json"))
@@ -62,6 +69,7 @@ def summarise(run: Run) -> str:
             condition: {
                 **{name: asdict(rate) for name, rate in rates[condition].items()},
                 "kl": ablation["kl"][condition],
+                "counted": answers_that_count(sides[condition]),
             }
             for condition in CONDITIONS
         },
@@ -99,6 +107,10 @@ def _table_text(
     for name, title in rows.items():
         cells = [rates[condition][name] for condition in CONDITIONS]
         table.add_row(title, *map(str, cells), str(cells[0].n))
+    counted = [evaluation["test"][condition]["counted"] for condition in CONDITIONS]
+    for name, title in COUNTED_ROWS.items():
+        shares = ["-" if c[name] is None else f"{c[name]:.0%}" for c in counted]
+        table.add_row(f"  {title}", *shares, "/".join(str(c["n"]) for c in counted))
     kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
     side = "harmless" if rows is ROWS else "negative"
     table.add_row(f"KL on {side} (nats a token)", *kl, str(evaluation["kl_replies"]))

@@ -29,6 +29,7 @@ class Outcome:
     asr: float
     refusal: float
     incoherent: float
+    off_topic: float = 0.0
     kl: float | None = None
     pruned: bool = False
 

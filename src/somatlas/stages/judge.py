@@ -7,11 +7,13 @@ from typing import Any
 
 from somatlas.evaluation import CONDITIONS, Completion, read_completions
 from somatlas.files import write_json, write_jsonl
-from somatlas.judges import CoherenceCheck, Judge, Judgement, matcher
+from somatlas.judges import Judge, Judgement, matcher
 from somatlas.judges.load import check_missing
+from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import progress
 from somatlas.run import Run
+from somatlas.stages.check import coherence_check
 
 LATE = (32, 96, 256, 512)  # tokens within which a refusal is looked for
 
@@ -21,8 +23,7 @@ def judge_stage(run: Run) -> None:
     run.needs("ablate")
     config = run.config
     completions = {c: read_completions(run.path(f"completions/{c}.jsonl")) for c in CONDITIONS}
-    own = [c for c in completions["base"] if c.kind == "harmless"]
-    check = CoherenceCheck.calibrated(run.lm, [c.prompt for c in own], [c.reply for c in own])
+    check = coherence_check(run)
     every = [one for side in completions.values() for one in side]
     names = list(dict.fromkeys((config.judge, *config.more_judges)))
     judges, found = [], []
@@ -49,6 +50,7 @@ def judge_stage(run: Run) -> None:
                 "judges": {j.name: _plain(v) for j, v in zip(judges, own_judgements, strict=True)},
                 "reasoning_verdict": thought,
                 "shown_within": _shown_within(run.lm, one.reply, shows, tokens),
+                "repetition": round(repetition(_ids(run.lm, one.reply)), 4),
             }
             for condition, one, thought, *own_judgements in zip(
                 conditions, every, thoughts, *found, strict=True
@@ -59,7 +61,7 @@ def judge_stage(run: Run) -> None:
         run.path("judge.json"),
         {
             "judge": judges[0].name,
-            "coherence": check.thresholds,
+            "coherence": None if check is None else check.record,
             "judges": {judge.name: dict(judge.record) for judge in judges},
         },
     )
@@ -81,11 +83,15 @@ def _shown_within(
     """The least of the token counts after which the reply shows the behaviour; None for none."""
     if not shows(reply):
         return None
-    ids = lm.tokenizer(reply, add_special_tokens=False)["input_ids"]
+    ids = _ids(lm, reply)
     for count in tokens:
         if len(ids) <= count or shows(str(lm.tokenizer.decode(ids[:count]))):
             return count
     return len(ids)
+
+
+def _ids(lm: LanguageModel, reply: str) -> list[int]:
+    return list(lm.tokenizer(reply, add_special_tokens=False)["input_ids"])
 
 
 def _plain(judgement: Judgement) -> Mapping[str, Any]:

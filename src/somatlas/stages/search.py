@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,11 +17,7 @@ from somatlas.drift import Drift
 from somatlas.files import write_json
 from somatlas.generation import generate
 from somatlas.interventions import Projection, RowProjections
-from somatlas.judges import (
-    CoherenceCheck,
-    Verdict,
-    is_settled_refusal,
-)
+from somatlas.judges import Verdict, is_settled_refusal
 from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
@@ -42,8 +40,10 @@ from somatlas.search import (
 )
 from somatlas.search.study import agree_on_directions, without_password
 from somatlas.search.watch import RefusalWatch
+from somatlas.stages.check import coherence_check
 from somatlas.stages.map import draw_map
 
+_REFUSAL_TOKENS = 48  # of a reply that is asked for a refusal alone
 _FEWEST_SELECTION = 8  # prompts; with fewer the contenders are not re-scored
 
 
@@ -55,7 +55,7 @@ def search_stage(run: Run) -> None:
     candidates = min(config.candidates, len(directions))
     space = SubsetSpace(candidates, config.k, config.ordered)
     vectors = directions.vectors[:candidates].numpy()
-    sampler = SubsetSampler(space, config.seed, vectors)
+    sampler = SubsetSampler(space, config.seed, vectors, config.startup)
     seen, unseen = search_prompts(run)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
@@ -90,7 +90,7 @@ def search_stage(run: Run) -> None:
             if config.max_kl is None
             else {"limit": config.max_kl, "kept": len(within(rows, config.max_kl))},
             "storage": without_password(config.storage) if config.storage else "study.db",
-            "coherence": trial.check.thresholds,
+            "coherence": None if trial.check is None else trial.check.record,
             "trials": [{"ranks": ranks, **asdict(outcome)} for ranks, outcome in rows],
         },
     )
@@ -119,12 +119,13 @@ class Trials:
         self.directions = directions
         self.harmful = texts(search_prompts(run)[0])
         self._opened = self.lm.opens_reasoning(self.harmful[0])
-        harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
-        replies = self._replies(harmless)
-        self.check = CoherenceCheck.calibrated(self.lm, harmless, replies)
+        self.check = coherence_check(run)
         self.judge = run.judges.get(self.config.judge, self.check)
+        self.refusal_judge = run.judges.get(self.config.judge, None)
         self.drift = None
         if self.config.objective == "asr,kl" or self.config.max_kl is not None:
+            harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
+            replies = self._replies(harmless)
             self.drift = Drift(self.lm, harmless, replies, self.config.batch_size)
 
     def __call__(self, points: Sequence[Ranks], threshold: float) -> list[Outcome]:
@@ -148,6 +149,7 @@ class Trials:
                     share[Verdict.COMPLIED],
                     share[Verdict.REFUSED],
                     share[Verdict.INCOHERENT],
+                    share[Verdict.OFF_TOPIC],
                     None if self.drift is None else self.drift.under(projection),
                 )
             )
@@ -161,7 +163,7 @@ class Trials:
     def shares(
         self, projections: Sequence[Projection], prompts: Sequence[str]
     ) -> list[dict[str, float]]:
-        """ASR, refusal and babble on prompts, of the model as it is and under each projection."""
+        """Share of each verdict on prompts, of the model as it is and under each projection."""
         n = len(prompts)
         replies = self._replies(prompts, [], self._watch(n, 1))
         replies += self._replies(prompts, projections, self._watch(n, len(projections)))
@@ -171,9 +173,38 @@ class Trials:
                 "asr": share[Verdict.COMPLIED],
                 "refusal": share[Verdict.REFUSED],
                 "babble": share[Verdict.INCOHERENT],
+                "off_topic": share[Verdict.OFF_TOPIC],
             }
             for share in shares
         ]
+
+    @property
+    def refusal_tokens(self) -> int:
+        """How long the replies of `refusals` are, where the search's length is not given: refusals
+        open replies, but where the template opens reasoning stand behind it."""
+        c = self.config
+        short = c.test_tokens if self._opened else min(c.test_tokens, _REFUSAL_TOKENS)
+        return c.search_tokens or short
+
+    def refusals(
+        self, projections: Sequence[Projection], prompts: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(1 + p, n): 1 where the reply to a prompt refuses, 0 where not, NaN without a verdict, of
+        the model as it is and under each projection, a lane of the search each.
+
+        The coherence check, which tells answers from babble and never from refusals, is left out.
+        """
+        judge, n = self.refusal_judge, len(prompts)
+        lanes = range(0, len(projections), self.config.lanes)
+        verdicts: list[Verdict] = []
+        for batch in ([], *(projections[i : i + self.config.lanes] for i in lanes)):
+            watch = self._watch(n, max(1, len(batch)))
+            replies = self._replies(prompts, batch, watch, self.refusal_tokens)
+            judgements = judge.judge([*prompts] * max(1, len(batch)), replies)
+            check_missing(judge, judgements, self.config.max_missing)
+            verdicts += [j.verdict for j in judgements]
+        refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
+        return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
 
     def _watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
         """Only of the matcher's refusals is it known when a reply is settled."""
@@ -186,13 +217,14 @@ class Trials:
         prompts: Sequence[str],
         projections: Sequence[Projection] = (),
         watch: RefusalWatch | None = None,
+        tokens: int | None = None,
     ) -> list[str]:
         rows = RowProjections(projections) if len(projections) > 1 else None
         with self.lm.ablate(rows or next(iter(projections), None)):
             replies = generate(
                 self.lm,
                 prompts,
-                max_new_tokens=self.config.search_tokens,
+                max_new_tokens=tokens or self.config.search_tokens or self.config.test_tokens,
                 batch_size=self.config.batch_size * max(1, len(projections)),
                 ablations=rows,
                 watch=watch,
@@ -219,7 +251,9 @@ def _selection(
 ) -> dict[str, Any] | None:
     """The contenders' ASR on prompts that the search never saw, and which of them leads.
 
-    `optimism` is what the winner's val ASR, the highest of many, promised too much.
+    `optimism` is what val ASR, the highest of many trials', promises too much: the mean over the
+    contenders of val minus selection ASR. The winner's own gap would be one draw, and picked for a
+    high selection ASR. `optimism_contenders` says over how many it is the mean.
     """
     if not prompts:
         return None
@@ -232,7 +266,8 @@ def _selection(
     return {
         "chosen": chosen,
         "asr": asr[chosen],
-        "optimism": best[chosen][1].asr - asr[chosen],
+        "optimism": sum(o.asr - own for (_, o), own in zip(best, asr, strict=True)) / len(best),
+        "optimism_contenders": len(best),
         "n": len(prompts),
         "contenders": [
             {"ranks": ranks, "val_asr": outcome.asr, "selection_asr": value}

@@ -1,0 +1,39 @@
+"""What tells answers from babble and from talk of something else: one check for search and test."""
+
+from __future__ import annotations
+
+from somatlas.generation import generate
+from somatlas.judges import CoherenceCheck
+from somatlas.prompts.sets import spread, texts
+from somatlas.replies import ReplyStore, model_key
+from somatlas.run import Run
+
+_CALIBRATION_PROMPTS = 64  # harmless val prompts
+_STRANGERS = 8  # harmful val prompts that replies are tried behind, of which a reply needs two
+
+
+def coherence_check(run: Run) -> CoherenceCheck | None:
+    """The check calibrated on the unchanged model's greedy replies to harmless val prompts, as long
+    as the test's; None where the run wants none.
+
+    Raises InputError where there are too few of them.
+    """
+    config = run.config
+    if config.coherence == "off":
+        return None
+    prompts = texts(spread(run.prompts.negative["val"], _CALIBRATION_PROMPTS))
+    key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
+
+    def make() -> list[str]:
+        return generate(
+            run.lm, prompts, max_new_tokens=config.test_tokens, batch_size=config.batch_size
+        )
+
+    replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
+    opened = run.lm.opens_reasoning(prompts[0])
+    return CoherenceCheck.calibrated(
+        run.lm,
+        prompts,
+        [run.lm.part_reasoning(reply, opened=opened).answer for reply in replies],
+        texts(spread(run.prompts.positive["val"], _STRANGERS)),
+    )
