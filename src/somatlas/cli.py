@@ -95,7 +95,7 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
     if page is not None:
         click.echo(f"report: {page}")
-    for path in save_exports(run, exports):
+    for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
         click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")
 

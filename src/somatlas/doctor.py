@@ -11,11 +11,14 @@ from transformers import PreTrainedTokenizerBase
 
 from somatlas.errors import InputError
 from somatlas.exports.adapter import carried_by_lora
-from somatlas.exports.checkpoint import probe_logits, relative_gap
+from somatlas.exports.carried import left_behind
+from somatlas.exports.checkpoint import check_gap, probe_logits, relative_gap
 from somatlas.interventions import Projection, edited_weights
 from somatlas.layers import TOKEN_PROMPTS, find_refusal_tokens, first_token_log_probabilities
+from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
+from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Write
 from somatlas.prompts import PromptSet
 from somatlas.prompts.sets import spread, texts
@@ -40,6 +43,7 @@ def diagnose(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> Diagnosi
     return Diagnosis(
         {
             f"{lm.name} ({type(lm.model).__name__})": _size(lm, tied),
+            "Checkpoint": _checkpoint(lm),
             "Residual stream": _account(lm),
             "Chat template": _template(lm.tokenizer, lm.token_ids("Hello")),
             "Refusal tokens": _refusal_tokens(lm, prompts, batch_size),
@@ -59,6 +63,13 @@ def _size(lm: LanguageModel, tied: bool) -> list[str]:
         f"{cache / 2**10:.0f} KiB",
         f"output head: {'shares the embedding matrix' if tied else 'has a matrix of its own'}",
     ]
+
+
+def _checkpoint(lm: LanguageModel) -> list[str]:
+    """What is odd about the files and the weights, and what an export would leave behind."""
+    odd = lm.notes or (plain_text_loss(lm).sentence,)
+    files = [] if lm.folder is None else [f"{len(stored_tensors(lm.folder))} tensors in its files"]
+    return [*files, *odd, *(f"an export: {line}" for line in left_behind(lm))]
 
 
 def _account(lm: LanguageModel) -> list[str]:
@@ -131,7 +142,14 @@ def _forms(lm: LanguageModel) -> list[str]:
         hooked = probe_logits(lm)
     with edited_weights(maps, projection):
         gap = relative_gap(probe_logits(lm), hooked)
-    lines.append(f"weights: logits differ from hooks by {gap:.1e} of the largest")
+    differ = f"logits differ from hooks by {gap:.1e} of the largest"
+    if lm.site == "residual" and lm.structure.normed:
+        return [*lines, f"weights and LoRA: no: --site residual is by hooks only ({differ})"]
+    try:
+        check_gap(lm, gap, "the edited weights")
+    except InputError:
+        return [*lines, f"weights and LoRA: no: {differ}, use hooks"]
+    lines.append(f"weights: {differ}")
     _, left_out = carried_by_lora(lm, maps)
     lines.append(
         f"LoRA: not exact: it leaves out {', '.join(left_out)} ({', '.join(left_out.values())}, "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from somatlas.interventions import Projection
+from somatlas.probabilities import log_probabilities
 
 if TYPE_CHECKING:
     from somatlas.models.language_model import LanguageModel
@@ -91,4 +92,4 @@ class Drift:
             counts = torch.tensor(lengths, device=logits.device)
             places = torch.arange(longest, device=logits.device)
             own = logits[places >= longest - counts[:, None]]
-            yield batch.rows, own.float().log_softmax(dim=-1)
+            yield batch.rows, log_probabilities(own)

@@ -34,7 +34,8 @@ def generate(
     sampling: Sampling | None = None,
     advance: Advance = ignore,
 ) -> list[str]:
-    """The reply to each prompt, in the prompts' order, special tokens left out.
+    """The reply to each prompt, in the prompts' order, special tokens left out but for those that
+    mark reasoning.
 
     Without sampling it is the model's own first choice at every token; sampling settings and
     repetition penalties of its generation config are not used either way. ablations : reply
@@ -44,7 +45,7 @@ def generate(
     """
     replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
     for rows, ids in _decoded(lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling):
-        texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        texts = lm.reply_texts(ids)
         for row, text in zip(rows, texts, strict=True):
             replies[row] = text.strip()
         advance(len(rows))
@@ -183,9 +184,7 @@ class _Decoding:
 
     def _ask(self, watch: Watch) -> None:
         going = [place for place in self.live if place not in self.ended]
-        texts = self.lm.tokenizer.batch_decode(
-            [self.replies[place] for place in going], skip_special_tokens=True
-        )
+        texts = self.lm.reply_texts([self.replies[place] for place in going])
         place_of = {self.batch.rows[place]: place for place in going}
         ended = watch(dict(zip(place_of, texts, strict=True)))
         self.ended.update(place_of[row] for row in ended)

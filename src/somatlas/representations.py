@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from somatlas.errors import InputError
 from somatlas.models.batches import Batch, within_memory
+from somatlas.models.decoder import decoder_of
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 
@@ -56,7 +57,7 @@ def represent(
     def forward(batch: Batch) -> list[int]:
         rows[:] = batch.rows
         with suppress(_DeepestLayerError):
-            lm.model.get_decoder()(**batch.inputs)
+            decoder_of(lm.model)(**batch.inputs)
         return batch.rows
 
     batches = lm.batches(prompts, batch_size, position=position, suffixes=suffixes)

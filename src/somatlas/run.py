@@ -12,6 +12,7 @@ the search goes on from its finished trials, ablate from its finished conditions
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -25,6 +26,8 @@ from somatlas.config import REDONE, STAGES, Config, Stage, read_config_file, rea
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
 from somatlas.judges.load import Judges
+from somatlas.models.checkpoint import adapter_base
+from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
@@ -45,7 +48,11 @@ class Run:
     @cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded once."""
-        return load_model(self.config.model, **model_arguments(self.config))
+        lm = load_model(self.config.model, **model_arguments(self.config))
+        for note in lm.notes:
+            sys.stderr.write(f"{lm.name}: {note}\n")
+        self._check_model(lm)
+        return lm
 
     @cached_property
     def judges(self) -> Judges:
@@ -186,6 +193,32 @@ class Run:
                         f"{self.folder} was made with {name} = {was!r}, not {now.get(name)!r}: "
                         "give another --name, or remove that folder"
                     )
+
+    def record_model(self) -> None:
+        """Write model.json: what the model's weights are, and what is odd about them."""
+        record = {
+            "class": type(self.lm.model).__name__,
+            "weights": self._weights(self.lm),
+            "unread": list(self.lm.unread),
+            "notes": list(self.lm.notes),
+        }
+        write_json(self.path("model.json"), record)
+
+    def _weights(self, lm: LanguageModel) -> str | None:
+        """A digest of what a checkpoint's files hold; None where the weights are computed from
+        several, and may differ in their last bits from one machine to the next."""
+        stored = lm.folder is not None and adapter_base(self.config.model) is None
+        return weights_digest(lm.model) if stored else None
+
+    def _check_model(self, lm: LanguageModel) -> None:
+        """Raise InputError where the model's weights have changed under its name."""
+        path = self.path("model.json")
+        was = read_json(path)["weights"] if path.exists() else None
+        if was is not None and was != self._weights(lm):
+            raise InputError(
+                f"{self.folder} was made with other weights than {self.config.model} has now: give "
+                "another --name, or remove that folder"
+            )
 
     def record_config(self) -> None:
         """Write config.toml."""

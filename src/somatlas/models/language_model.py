@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,14 @@ from somatlas.interventions import Projection, RowProjections, ablated
 from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
-from somatlas.reasoning import opens_reasoning
+from somatlas.probabilities import log_probabilities
+from somatlas.reasoning import (
+    Marks,
+    Parted,
+    opens_reasoning,
+    part_reasoning,
+    reasoning_tokens,
+)
 
 
 def chat_token_ids(
@@ -60,8 +68,13 @@ class LanguageModel:
     projects what a part writes (the paper's) or what is left of it after the norm that follows in
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
-    be computed once and its keys and values reused; `load_model` tries it. thinking : whether the
+    be computed once and its keys and values reused, pads : whether rows of unequal length may share
+    a batch; `load_model` tries both. thinking : whether the
     model is told to reason before it answers, or None for what its template does by itself.
+    folder : of the checkpoint's files, or None where it has none of its own. unread : names of
+    tensors there that nothing reads. notes : what is odd about it, a sentence each. marks : what
+    its template puts around reasoning, or None. skip : token ids that end its reasoning before it
+    begins, empty where it does not reason: behind them refusal is looked for.
     """
 
     model: PreTrainedModel
@@ -72,7 +85,13 @@ class LanguageModel:
     site: Site = "projection"
     edit_head: bool = False
     shares_head: bool = False
+    pads: bool = True
     thinking: bool | None = None
+    folder: Path | None = None
+    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    marks: Marks | None = None
+    skip: tuple[int, ...] = ()
 
     @property
     def n_layers(self) -> int:
@@ -110,7 +129,26 @@ class LanguageModel:
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Whether the chat template ends in a block of reasoning that the reply goes on with."""
-        return opens_reasoning(str(self.tokenizer.decode(self.token_ids(prompt))))
+        return opens_reasoning(str(self.tokenizer.decode(self.token_ids(prompt))), self.marks)
+
+    def part_reasoning(self, reply: str, *, opened: bool) -> Parted:
+        """A reply's reasoning and answer, by the template's own marks and those that are known."""
+        return part_reasoning(reply, opened=opened, own=self.marks)
+
+    def reply_texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Replies as text, special tokens left out but for those that mark reasoning."""
+        left_out = self._left_out
+        kept = [[token for token in row if token not in left_out] for row in rows]
+        return list(self.tokenizer.batch_decode(kept, skip_special_tokens=False))
+
+    @cached_property
+    def _left_out(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder
+        special = {i: str(token) for i, token in added.items() if token.special}
+        ids = self.tokenizer.all_special_ids
+        special |= dict(zip(ids, self.tokenizer.convert_ids_to_tokens(ids), strict=True))
+        marks = reasoning_tokens(special.values(), self.marks)
+        return frozenset(i for i, token in special.items() if token not in marks)
 
     def batches(
         self,
@@ -140,6 +178,7 @@ class LanguageModel:
             suffixes=suffixes,
             ablations=ablations,
             room=room,
+            pads=self.pads,
         )
 
     def logits(self, inputs: Mapping[str, Any], keep: int) -> Tensor:
@@ -160,11 +199,12 @@ class LanguageModel:
     def next_token_log_probabilities(
         self, prompts: Sequence[str], batch_size: int
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
+        """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch; of a
+        model that reasons, of the first behind its reasoning, which is skipped."""
 
         def log_p(batch: Batch) -> list[Tensor]:
-            logits = self.logits(batch.inputs, 1)[:, -1]
-            return list(logits.float().log_softmax(dim=-1))
+            return list(log_probabilities(self.logits(batch.inputs, 1)[:, -1]))
 
-        for batch in self.batches(prompts, batch_size):
+        suffixes = [self.skip] * len(prompts) if self.skip else None
+        for batch in self.batches(prompts, batch_size, suffixes=suffixes):
             yield batch.rows, torch.stack(within_memory(batch, log_p))

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
-from somatlas.models.batches import head_cache_is_exact
+from somatlas.models.batches import head_cache_is_exact, padding_is_exact
 from somatlas.models.checkpoint import Loaded, adapter_base, load_checkpoint, with_adapter
 from somatlas.models.embedded import load_embedded
 from somatlas.models.language_model import LanguageModel, chat_token_ids
 from somatlas.models.names import ADAPTERS, BASE
 from somatlas.models.packed import pack_linears
+from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Site, find_structure
+from somatlas.reasoning import skipping_text, template_marks
 
 # The format of Qwen's first chat models, whose tokenizers come without a template.
 CHATML = (
@@ -58,11 +66,12 @@ def load_model(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model, tokenizer = _load(name, DTYPES[dtype], device, trust_remote_code)
+        loaded = _load(name, DTYPES[dtype], device, trust_remote_code)
     except (AttributeError, TypeError) as error:
         if not trust_remote_code:
             raise
         raise InputError(_outdated(name, None, error)) from None
+    model, tokenizer = loaded.model, loaded.tokenizer
     if chat_template is not None:
         tokenizer.chat_template = _template(chat_template)
     if not tokenizer.chat_template:
@@ -76,11 +85,12 @@ def load_model(
         )
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
-    probes = [chat_token_ids(tokenizer, text, system, thinking) for text in _PROBES]
+    probes = [_formatted(tokenizer, text, system, thinking, name) for text in _PROBES]
     try:
         structure = find_structure(model, torch.tensor(probes[:1]))
         pack_linears(model)
-        shares_head = head_cache_is_exact(model, probes)
+        pads = padding_is_exact(model, probes)
+        shares_head = pads and head_cache_is_exact(model, probes)
         if _brings_its_code(model):
             _try_generation(model, probes[0])
     except InputError:
@@ -89,7 +99,7 @@ def load_model(
         if not _brings_its_code(model):
             raise
         raise InputError(_outdated(name, model.config.transformers_version, error)) from None
-    return LanguageModel(
+    lm = LanguageModel(
         model,
         tokenizer,
         structure,
@@ -98,8 +108,55 @@ def load_model(
         site=site,
         edit_head=edit_head,
         shares_head=shares_head,
+        pads=pads,
         thinking=thinking,
+        folder=loaded.folder,
+        unread=loaded.unread,
+        notes=loaded.notes,
+        marks=template_marks(tokenizer),
     )
+    lm = replace(lm, skip=_skip(lm))
+    found = plain_text_loss(lm)
+    odd = () if found.is_language else (found.sentence,)
+    return replace(lm, notes=(*loaded.notes, *odd))
+
+
+@torch.no_grad()
+def _skip(lm: LanguageModel) -> tuple[int, ...]:
+    """Token ids that end a model's reasoning before it begins, none where it does not reason.
+
+    It does where its template opens a block of reasoning, or where the token that the template's
+    own mark begins with is its first choice after the probes.
+    """
+    prompt = _PROBES[0]
+    head = str(lm.tokenizer.decode(lm.token_ids(prompt)))
+    if not lm.opens_reasoning(prompt):
+        if lm.marks is None:
+            return ()
+        (_, log_p), *_ = lm.next_token_log_probabilities(_PROBES, len(_PROBES))
+        opening = lm.tokenizer(lm.marks.open.lstrip(), add_special_tokens=False)["input_ids"]
+        if not opening or not bool((log_p.argmax(dim=-1) == opening[0]).all()):
+            return ()
+    text = skipping_text(head, lm.marks)
+    return tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _formatted(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    system: str | None,
+    thinking: bool | None,
+    name: str,
+) -> list[int]:
+    """A prompt by the chat template; raises InputError where the template does not work."""
+    try:
+        ids = chat_token_ids(tokenizer, text, system, thinking)
+    except Exception as error:  # templates raise what they like
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the chat template of {name} cannot be used ({reason})") from None
+    if not ids:
+        raise InputError(f"the chat template of {name} makes no text of a prompt")
+    return ids
 
 
 def folder_name(name: str) -> str:
@@ -111,14 +168,14 @@ def folder_name(name: str) -> str:
 def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> Loaded:
     if name in (*ADAPTERS, BASE):
         model, tokenizer = load_embedded(name)
-        return model.to("cpu" if device == "auto" else device, dtype), tokenizer
+        return Loaded(model.to("cpu" if device == "auto" else device, dtype), tokenizer)
     base = adapter_base(name)
     if base is None:
         return load_checkpoint(name, dtype, device, trust_remote_code)
-    model, tokenizer = _load(base, dtype, device, trust_remote_code)
+    loaded = _load(base, dtype, device, trust_remote_code)
     if any(Path(name).glob("tokenizer*")):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    return with_adapter(model, name), tokenizer
+        loaded = loaded._replace(tokenizer=AutoTokenizer.from_pretrained(name))
+    return loaded._replace(model=with_adapter(loaded.model, name))
 
 
 def _brings_its_code(model: PreTrainedModel) -> bool:

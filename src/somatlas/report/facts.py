@@ -44,6 +44,7 @@ class Facts:
     """The settings of a run and its JSON files, None where a stage has not made them."""
 
     settings: Json
+    model: Json | None
     layers: Json | None
     map: MapFile | None
     search: Json | None
@@ -73,6 +74,7 @@ def read_facts(folder: Path) -> Facts:
 
     return Facts(
         settings=settings,
+        model=content("model"),
         layers=content("layers"),
         map=_map(folder / "map.safetensors", folder / "directions.safetensors", content("map")),
         search=content("search"),

@@ -72,6 +72,7 @@ def _run_content(run: Run, facts: Facts) -> dict[str, Any]:
         "subtitle": f"somatlas run {model}/{run.config.name}, seed {run.config.seed}, method "
         f"{run.config.method}",
         "summary": summary_lines(facts),
+        "model_notes": (facts.model or {}).get("notes", []),
         "missing": missing_parts(run),
         "command": finishing_command(run),
         "config": config.read_text(encoding="utf-8"),

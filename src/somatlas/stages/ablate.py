@@ -21,7 +21,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import Parted, part_reasoning
+from somatlas.reasoning import Parted
 from somatlas.replies import ReplyStore, ServedReplies, model_key
 from somatlas.run import Run, ranks_within
 from somatlas.sampling import Sampling, server_seeds
@@ -188,12 +188,12 @@ def _generated(
                 advance=advance,
             )
 
-    key = {**model_key(lm, projection), "tokens": c.test_tokens}
+    key = {**model_key(lm, projection, prompts), "tokens": c.test_tokens}
     if sampling is not None:
         key["sampling"] = asdict(sampling)
     replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
     opened = lm.opens_reasoning(prompts[0])
-    return [part_reasoning(reply, opened=opened) for reply in replies]
+    return [lm.part_reasoning(reply, opened=opened) for reply in replies]
 
 
 def _served_path(run: Run, condition: str) -> Path:

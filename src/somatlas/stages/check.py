@@ -5,7 +5,6 @@ from __future__ import annotations
 from somatlas.generation import generate
 from somatlas.judges import CoherenceCheck
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import part_reasoning
 from somatlas.replies import ReplyStore, model_key
 from somatlas.run import Run
 
@@ -23,7 +22,7 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     if config.coherence == "off":
         return None
     prompts = texts(spread(run.prompts.negative["val"], _CALIBRATION_PROMPTS))
-    key = {**model_key(run.lm, None), "tokens": config.test_tokens}
+    key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
 
     def make() -> list[str]:
         return generate(
@@ -35,6 +34,6 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     return CoherenceCheck.calibrated(
         run.lm,
         prompts,
-        [part_reasoning(reply, opened=opened).answer for reply in replies],
+        [run.lm.part_reasoning(reply, opened=opened).answer for reply in replies],
         texts(spread(run.prompts.positive["val"], _STRANGERS)),
     )

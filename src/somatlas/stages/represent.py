@@ -34,6 +34,7 @@ def represent_stage(run: Run) -> None:
         if config.layer not in layers:
             raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
     run.begin("represent")
+    run.record_model()
     counts = {side: len(prompts[side]) for side in SIDES}
     token = f"prompt {config.token_position}"
     if config.reply_token is not None:

@@ -22,7 +22,6 @@ from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import part_reasoning
 from somatlas.run import Run
 from somatlas.search import (
     Outcome,
@@ -233,7 +232,7 @@ class Trials:
         return [self._answer(reply) for reply in replies]
 
     def _answer(self, reply: str) -> str:
-        return part_reasoning(reply, opened=self._opened).answer
+        return self.lm.part_reasoning(reply, opened=self._opened).answer
 
     def _is_settled(self, text: str) -> bool:
         """Whether a reply that begins so refuses whatever follows: thoughts settle nothing."""
