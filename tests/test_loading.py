@@ -95,7 +95,7 @@ def test_what_nothing_reads_is_named_by_doctor_and_in_the_run(
     result = command("represent", folder, *SMALL_STAGES["represent"], "--out", tmp_path / "runs")
     assert "nothing reads" in result.err
     run = tmp_path / "runs" / "m" / "default"
-    record = json.loads((run / "model.json").read_text())
+    record = json.loads((run / "stages.json").read_text())["represent"]["model"]
     assert record["unread"] == sorted(extra)
     command("report", run)
     assert "mtp.fc.weight" in (run / "report.html").read_text()

@@ -194,15 +194,14 @@ class Run:
                         "give another --name, or remove that folder"
                     )
 
-    def record_model(self) -> None:
-        """Write model.json: what the model's weights are, and what is odd about them."""
-        record = {
+    def model_record(self) -> dict[str, Any]:
+        """What the model's weights are, and what is odd about them, for stages.json."""
+        return {
             "class": type(self.lm.model).__name__,
             "weights": self._weights(self.lm),
             "unread": list(self.lm.unread),
             "notes": list(self.lm.notes),
         }
-        write_json(self.path("model.json"), record)
 
     def _weights(self, lm: LanguageModel) -> str | None:
         """A digest of what a checkpoint's files hold; None where the weights are computed from
@@ -212,8 +211,7 @@ class Run:
 
     def _check_model(self, lm: LanguageModel) -> None:
         """Raise InputError where the model's weights have changed under its name."""
-        path = self.path("model.json")
-        was = read_json(path)["weights"] if path.exists() else None
+        was = self.stages.get("represent", {}).get("model", {}).get("weights")
         if was is not None and was != self._weights(lm):
             raise InputError(
                 f"{self.folder} was made with other weights than {self.config.model} has now: give "

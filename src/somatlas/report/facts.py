@@ -74,7 +74,7 @@ def read_facts(folder: Path) -> Facts:
 
     return Facts(
         settings=settings,
-        model=content("model"),
+        model=(content("stages") or {}).get("represent", {}).get("model"),
         layers=content("layers"),
         map=_map(folder / "map.safetensors", folder / "directions.safetensors", content("map")),
         search=content("search"),

@@ -33,8 +33,7 @@ def represent_stage(run: Run) -> None:
         check_layers(lm, [config.layer])
         if config.layer not in layers:
             raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
-    run.begin("represent")
-    run.record_model()
+    run.begin("represent", model=run.model_record())
     counts = {side: len(prompts[side]) for side in SIDES}
     token = f"prompt {config.token_position}"
     if config.reply_token is not None:
