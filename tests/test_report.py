@@ -60,7 +60,7 @@ def test_the_page_stands_alone_and_what_it_quotes_stays_text(run: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
     assert len(page) < 6_000_000
     assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
-    assert page.count("data:image/svg+xml") == 7 + 1
+    assert page.count("data:image/svg+xml") == 9 + 1
     csv = (run / "figures" / "map.csv").read_text()
     assert f"'{FORMULA}" in csv
     assert f",{FORMULA}" not in csv

@@ -57,7 +57,7 @@ def cost_stage(run: Run) -> None:
 
 def _drift(tokens: int, kl: Mapping[str, list[float]]) -> Measure:
     return Measure(
-        f"KL on the first {tokens} tokens of harmless replies",
+        f"KL on harmless replies, {tokens} tokens",
         "nats a token",
         {"base": [0.0] * len(kl["sd"]), **{c: kl[c] for c in ("sd", "md")}},
     )
