@@ -9,6 +9,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from somatlas.errors import InputError
-from somatlas.models.names import DEFAULT_MODEL
+from somatlas.models.names import DEFAULT_DATE, DEFAULT_MODEL
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -77,10 +78,15 @@ class Config(BaseModel):
     )
     system: str | None = _of("represent", None, "system prompt put before every prompt")
     chat_template: str | None = _of(
-        "represent", None, "for models without one: chatml, or a file with a Jinja template"
+        "represent", None, "chatml, one of the model's own by name, or a file with a Jinja template"
     )
     thinking: Literal["on", "off"] | None = _of(
         "represent", None, "the template's switch for reasoning (default: the template's own)"
+    )
+    date: str = _of(
+        "represent",
+        DEFAULT_DATE,
+        "YYYY-MM-DD, what a chat template that prints the date is told, so that runs repeat",
     )
     behaviour: str | None = _of(
         "search",
@@ -288,6 +294,14 @@ class Config(BaseModel):
     def _parse_list(cls, value: Any) -> Any:
         return [v for v in value.split(",") if v] if isinstance(value, str) else value
 
+    @field_validator("date")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date().isoformat()
+        except ValueError:
+            raise ValueError("must be a day as YYYY-MM-DD") from None
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
@@ -395,7 +409,7 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
     """A TOML file as a dictionary; raises InputError, saying `what` it is, where that fails."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

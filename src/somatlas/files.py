@@ -44,6 +44,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def read_text(path: Path, what: str) -> str:
+    """The text of a user's file, without a byte-order mark; line ends become \\n.
+
+    Raises InputError, saying `what` it is, where it cannot be read as UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} {path} cannot be read ({error})") from None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, blank ones left out: only a line feed ends one, not U+2028 or a form
+    feed, which `str.splitlines` takes for line ends too."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, all or nothing."""
     with atomic_file(path) as temporary:

@@ -85,7 +85,7 @@ def model_key(lm: LanguageModel, projection: Projection | None) -> dict[str, Any
     return {
         "weights": _fingerprint(lm),
         "dtype": str(lm.model.dtype),
-        "template": str(lm.tokenizer.chat_template),
+        "template": str(lm.chat or lm.tokenizer.chat_template),
         "system": lm.system,
         "thinking": lm.thinking,
         "site": lm.site,

@@ -54,6 +54,7 @@ class Run:
             site=c.site,
             edit_head=c.tied_head == "paper",
             thinking=None if c.thinking is None else c.thinking == "on",
+            date=c.date,
             trust_remote_code=c.trust_remote_code,
         )
 

@@ -41,15 +41,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
     Raises InputError where there is no such model, it is no decoder, its weights are pickled,
     damaged or larger than the memory, or it needs code of its own that is not trusted.
     """
-    path = Path(name)
-    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    source = name
-    if name.endswith(".gguf"):
-        if not path.is_file():
-            raise InputError(f"no model file {name}")
-        source, where["gguf_file"] = str(path.parent), path.name
-    elif not path.is_dir():
-        where["local_files_only"] = not hub_reachable()
+    source, where = _where(name, trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(source, **where)
         loader = _loader(config, name, trust_remote_code)
@@ -69,9 +61,38 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
         raise InputError(f"the weights of {name} are damaged ({error}): fetch them again") from None
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(_reason(name, error, where)) from None
+    except RuntimeError as error:
+        if "size mismatch" not in str(error) and "mismatched" not in str(error):
+            raise
+        raise InputError(
+            f"a tensor of {name} has another shape than its config.json asks for: the two belong "
+            "to different models, take both from one place"
+        ) from None
     if "gguf_file" in where:
         forget_quantiser(model)
     return model, tokenizer
+
+
+def checkpoint_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model by name; raises InputError where it cannot be loaded."""
+    source, where = _where(name, trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(source, **where)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(_reason(name, error, where)) from None
+
+
+def _where(name: str, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
+    """Folder or hub name, and what else tells transformers where a model is."""
+    path = Path(name)
+    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise InputError(f"no model file {name}")
+        return str(path.parent), {**where, "gguf_file": path.name}
+    if not path.is_dir():
+        where["local_files_only"] = not hub_reachable()
+    return name, where
 
 
 def forget_quantiser(model: PreTrainedModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,29 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from somatlas.errors import InputError
 from somatlas.interventions import Projection, RowProjections, ablated
 from somatlas.models.batches import Batch, deal, within_memory
+from somatlas.models.chat import ChatFormat, chat_token_ids
+from somatlas.models.limits import Limits, limits_of
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
 from somatlas.reasoning import opens_reasoning
-
-
-def chat_token_ids(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    system: str | None = None,
-    thinking: bool | None = None,
-) -> list[int]:
-    """The chat-formatted prompt, generation prompt included, as token ids.
-
-    thinking : the template's switch of that name, left alone where None. The template writes a BOS
-    where the model wants one, so the tokenizer adds none.
-    """
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": prompt})
-    switch = {} if thinking is None else {"enable_thinking": thinking}
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **switch
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -48,7 +31,8 @@ class LanguageModel:
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
     be computed once and its keys and values reused; `load_model` tries it. thinking : whether the
-    model is told to reason before it answers, or None for what its template does by itself.
+    model is told to reason before it answers, or None for what its template does by itself. chat :
+    how it takes a prompt; `load_model` tries it (None: by the tokenizer's own template).
     """
 
     model: PreTrainedModel
@@ -60,6 +44,12 @@ class LanguageModel:
     edit_head: bool = False
     shares_head: bool = False
     thinking: bool | None = None
+    chat: ChatFormat | None = None
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Which token ids and how many tokens it can take in."""
+        return limits_of(self.model)
 
     @property
     def n_layers(self) -> int:
@@ -75,7 +65,8 @@ class LanguageModel:
     def pad_token_id(self) -> int:
         """What fills the left of short rows; masked, so any valid token will do."""
         own = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(int(token) for token in own if token is not None)
+        rows = self.limits.vocabulary  # a token that was added for padding may have none
+        return next(int(token) for token in own if token is not None and token < rows)
 
     def ablate(
         self, projection: Projection | RowProjections | None
@@ -93,7 +84,7 @@ class LanguageModel:
 
     def token_ids(self, prompt: str) -> list[int]:
         """The chat-formatted prompt, generation prompt included, as token ids."""
-        return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking)
+        return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking, self.chat)
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Whether the chat template ends in a block of reasoning that the reply goes on with."""
@@ -113,11 +104,16 @@ class LanguageModel:
         What all rows begin with is computed by this call, under the ablation in force: call it
         before placing hooks that read. suffixes : token ids appended to each prompt (replies to be
         scored), if given. ablations, room : see `somatlas.models.batches.deal`; with ablations, row
-        g * len(prompts) + i is prompt i under ablation g.
+        g * len(prompts) + i is prompt i under ablation g. Raises InputError for tokens that the
+        model has no row for, in its embedding or in its table of positions.
         """
+        rows = [self.token_ids(prompt) for prompt in prompts]
+        behind = suffixes if suffixes is not None else [()] * len(rows)
+        whole = [[*row, *suffix] for row, suffix in zip(rows, behind, strict=True)]
+        self.limits.check(self.name, whole, room)
         return deal(
             self.model,
-            [self.token_ids(prompt) for prompt in prompts],
+            rows,
             size,
             pad=self.pad_token_id,
             share_head=self.shares_head,

@@ -6,23 +6,26 @@ import re
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
 from somatlas.models.batches import head_cache_is_exact
-from somatlas.models.checkpoint import Loaded, adapter_base, load_checkpoint, with_adapter
-from somatlas.models.embedded import load_embedded
-from somatlas.models.language_model import LanguageModel, chat_token_ids
-from somatlas.models.names import ADAPTERS, BASE
+from somatlas.models.chat import chat_token_ids, find_format, given_template
+from somatlas.models.checkpoint import (
+    Loaded,
+    adapter_base,
+    checkpoint_tokenizer,
+    load_checkpoint,
+    with_adapter,
+)
+from somatlas.models.embedded import fetch_base, load_embedded
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.limits import limits_of
+from somatlas.models.names import ADAPTERS, BASE, DEFAULT_DATE
 from somatlas.models.packed import pack_linears
 from somatlas.models.structure import Site, find_structure
 
-# The format of Qwen's first chat models, whose tokenizers come without a template.
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 _PROBES = ("Hello there", "Name three rivers of Europe, please.")  # of unequal length
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,15 +40,16 @@ def load_model(
     site: Site = "projection",
     edit_head: bool = False,
     thinking: bool | None = None,
+    date: str = DEFAULT_DATE,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a chat model and verify its residual structure.
 
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
     a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
-    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml" or a file
-    with a Jinja template, for a model that has none. system, site, edit_head, thinking : see
-    `LanguageModel`.
+    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml", the name of
+    one of the model's own templates, or a file with a Jinja template. date : see `find_format`.
+    system, site, edit_head, thinking : see `LanguageModel`.
 
     Raises InputError for an unknown name, a model that is not a decoder-only chat model or whose
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
@@ -53,24 +57,19 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    _check_device(device)
+    check_device(device)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     model, tokenizer = _load(name, DTYPES[dtype], device, trust_remote_code)
+    chat = find_format(
+        tokenizer, name, source=chat_template, date=date, system=system, thinking=thinking
+    )
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template)
-    if not tokenizer.chat_template:
-        raise InputError(
-            f"{name} has no chat template: somatlas studies chat models only; give the one it was "
-            "trained with by --chat-template"
-        )
-    if thinking is not None and "enable_thinking" not in tokenizer.chat_template:
-        raise InputError(
-            f"{name} has no switch for thinking in its chat template: leave --thinking"
-        )
+        tokenizer.chat_template = given_template(tokenizer, name, chat_template)
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
-    probes = [chat_token_ids(tokenizer, text, system, thinking) for text in _PROBES]
+    probes = [chat_token_ids(tokenizer, text, system, thinking, chat) for text in _PROBES]
+    limits_of(model).check(name, probes)
     structure = find_structure(model, torch.tensor(probes[:1]))
     pack_linears(model)
     shares_head = head_cache_is_exact(model, probes)
@@ -84,7 +83,20 @@ def load_model(
         edit_head=edit_head,
         shares_head=shares_head,
         thinking=thinking,
+        chat=chat,
     )
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A model's tokenizer alone, in a moment; raises InputError as `load_model` does."""
+    if name in (*ADAPTERS, BASE):
+        return AutoTokenizer.from_pretrained(fetch_base())
+    base = adapter_base(name)
+    if base is None:
+        return checkpoint_tokenizer(name, trust_remote_code)
+    if any(Path(name).glob("tokenizer*")):
+        return AutoTokenizer.from_pretrained(name)
+    return load_tokenizer(base, trust_remote_code)
 
 
 def folder_name(name: str) -> str:
@@ -106,16 +118,8 @@ def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -
     return with_adapter(model, name), tokenizer
 
 
-def _template(source: str) -> str:
-    if source == "chatml":
-        return CHATML
-    try:
-        return Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"chat template {source} cannot be read ({error})") from None
-
-
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise InputError where a device is not there."""
     try:
         torch.empty(1, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError, NotImplementedError):
