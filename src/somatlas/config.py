@@ -66,13 +66,21 @@ class Config(BaseModel):
         "represent", "bundled", "prompt set: the bundled one, or the paper's from the hub"
     )
     positive: str | None = _of(
-        "represent", None, "prompts that show the behaviour: a file or hub:NAME"
+        "represent",
+        None,
+        "prompts that show the behaviour: a file or hub:NAME, or train=FILE,val=FILE,test=FILE",
     )
     negative: str | None = _of("represent", None, "prompts that do not: a file or hub:NAME")
     borderline: str | None = _of(
         "represent", None, "prompts that sound harmful and are not: a file or hub:NAME"
     )
     column: str | None = _of("represent", None, "column of the files that holds the request")
+    group: tuple[str, ...] | None = _of(
+        "represent",
+        None,
+        "columns whose equal values stay in one split, comma-separated, or none (default: topic, "
+        "group, pair, id, where there)",
+    )
     train_prompts: Count | None = _of(
         "represent", None, "at most this many train prompts a side (default: all)"
     )
@@ -289,7 +297,7 @@ class Config(BaseModel):
                 raise ValueError("must be keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL")
         return value
 
-    @field_validator("ids", "refusal_tokens", "more_judges", "tasks", mode="before")
+    @field_validator("ids", "refusal_tokens", "more_judges", "tasks", "group", mode="before")
     @classmethod
     def _parse_list(cls, value: Any) -> Any:
         return [v for v in value.split(",") if v] if isinstance(value, str) else value
