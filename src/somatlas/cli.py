@@ -67,19 +67,20 @@ def _shown(default: Any) -> str:
 
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
     from somatlas.exports.from_run import EXPORTS, check_exports, save_exports
+    from somatlas.preflight import check_inputs
     from somatlas.report.cost import cost_text
     from somatlas.report.page import refresh_report, write_report
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
     from somatlas.stages import WORK
-    from somatlas.stages.search import check_storage
     from somatlas.workers import SHARED, share
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
     run = open_run(_given(flags), config, from_environment())
     check_exports(exports)
-    if "search" in stages:
-        check_storage(run)
+    check_inputs(run, stages)
+    for note in run.prompts.notes:
+        click.echo(f"note: {note}", err=True)
     worked = False
     for stage in stages:
         if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
@@ -180,9 +181,11 @@ def _run(config: Path | None, **flags: Any) -> None:
 @_options(("represent",))
 def _doctor(config: Path | None, **flags: Any) -> None:
     from somatlas.doctor import diagnose
+    from somatlas.preflight import check_inputs
     from somatlas.run import open_run
 
     run = open_run(_given(flags), config, from_environment())
+    check_inputs(run, ("represent",))
     click.echo(diagnose(run.lm, run.prompts, run.config.batch_size))
 
 

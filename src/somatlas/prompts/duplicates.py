@@ -1,20 +1,26 @@
-"""Prompts that say nearly the same, found without comparing all with all."""
+"""Prompts that say nearly the same."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy.sparse import csr_array
 
 from somatlas.prompts.sets import SPLITS, Prompt, PromptSet, Split
 
+_MARKS = re.compile(r"[\W_]+")
 _LENGTH = 3  # characters of a shingle
+_ROWS = 512  # that are compared with all others at a time
 NEAR = 0.7  # share of two prompts' shingles that both have: one word of nine or so differs
 
 
+@lru_cache(maxsize=1 << 16)
 def shingles(text: str) -> frozenset[str]:
     """The runs of three characters of a text, its case, marks and spaces aside."""
-    plain = " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+    plain = _MARKS.sub(" ", text.casefold()).strip()
     last = max(1, len(plain) - _LENGTH + 1)
     return frozenset(plain[i : i + _LENGTH] for i in range(last))
 
@@ -24,27 +30,31 @@ def near_pairs(
 ) -> list[tuple[int, int]]:
     """Pairs (i of left, j of right) whose shingles have a Jaccard index of at least `share`.
 
-    Exact. Two sets so alike have one of the rarest n - ceil(share n) + 1 shingles of either in
-    common, so that only what shares such a one is compared.
+    All are compared with all, as products of sparse 0/1 matrices of prompts and shingles.
     """
-    sets = [[shingles(text) for text in side] for side in (left, right)]
-    count = Counter(one for side in sets for own in side for one in own)
+    if not left or not right:
+        return []
+    one, other = _matrices([shingles(t) for t in left], [shingles(t) for t in right])
+    sizes = [np.asarray(m.sum(axis=1)).ravel() for m in (one, other)]
+    found: list[tuple[int, int]] = []
+    for start in range(0, len(left), _ROWS):
+        both = (one[start : start + _ROWS] @ other.T).tocoo()
+        either = sizes[0][start + both.row] + sizes[1][both.col] - both.data
+        near = both.data >= share * either
+        found += zip((start + both.row[near]).tolist(), both.col[near].tolist(), strict=True)
+    return sorted(found)
 
-    def rarest(own: frozenset[str]) -> list[str]:
-        ordered = sorted(own, key=lambda one: (count[one], one))
-        return ordered[: len(own) - math.ceil(share * len(own) - 1e-9) + 1]
 
-    holders: dict[str, list[int]] = defaultdict(list)
-    for j, own in enumerate(sets[1]):
-        for one in rarest(own):
-            holders[one].append(j)
-    found = []
-    for i, own in enumerate(sets[0]):
-        for j in sorted({j for one in rarest(own) for j in holders[one]}):
-            both = len(own & sets[1][j])
-            if both >= share * (len(own) + len(sets[1][j]) - both):
-                found.append((i, j))
-    return found
+def _matrices(*sides: Sequence[frozenset[str]]) -> list[csr_array]:
+    """(prompts, shingles) of each side: 1 where a prompt has a shingle."""
+    column: dict[str, int] = {}
+    built = []
+    for side in sides:
+        places = [[column.setdefault(one, len(column)) for one in sorted(own)] for own in side]
+        ends = np.cumsum([0, *map(len, places)])
+        flat = np.array([c for row in places for c in row], dtype=np.int32)
+        built.append((np.ones(len(flat), dtype=np.int32), flat, ends))
+    return [csr_array(parts, shape=(len(parts[2]) - 1, len(column))) for parts in built]
 
 
 def near_duplicate_notes(prompts: PromptSet) -> list[str]:

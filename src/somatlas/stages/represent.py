@@ -17,12 +17,7 @@ def represent_stage(run: Run) -> None:
         "positive": texts(run.prompts.positive["train"]),
         "negative": texts(run.prompts.negative["train"]),
     }
-    neurons = config.grid[0] * config.grid[1]
-    if neurons > len(prompts["positive"]):
-        raise InputError(
-            f"a grid of {neurons} neurons is larger than the {len(prompts['positive'])} train "
-            "prompts it maps: use a smaller --grid or more prompts"
-        )
+    check_grid(run)
     lm = run.lm  # loaded before the progress starts
     layers = config.layers or tuple(range(lm.n_layers))
     check_layers(lm, layers)
@@ -45,3 +40,14 @@ def represent_stage(run: Run) -> None:
                 shard,
                 represent(lm, own_prompts, layers, batch_size=config.batch_size, advance=advance),
             )
+
+
+def check_grid(run: Run) -> None:
+    """Raise InputError where the map would have more neurons than prompts."""
+    neurons = run.config.grid[0] * run.config.grid[1]
+    prompts = len(run.prompts.positive["train"])
+    if neurons > prompts:
+        raise InputError(
+            f"a grid of {neurons} neurons is larger than the {prompts} train prompts it maps: use "
+            "a smaller --grid or more prompts"
+        )
