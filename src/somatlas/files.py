@@ -80,13 +80,19 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one JSON object as a line of its own, even behind one that a killed writer cut short."""
+    append_rows(path, [row])
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add JSON objects in one write, a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             torn = file.read() != b"\n"
             file.write(b"\n" * torn)
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.write(b"".join(lines))
 
 
 def appended_rows(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 from somatlas.sampling import Sampling
 
+# Told the rows of a batch that is done and the replies to them.
+Keep = Callable[[Sequence[int], Sequence[str]], None]
 # Told the text so far of the rows that still go on; says which of them need not.
 Watch = Callable[[Mapping[int, str]], Collection[int]]
 
@@ -32,6 +34,8 @@ def generate(
     watch: Watch | None = None,
     sampling: Sampling | None = None,
     advance: Advance = ignore,
+    done: Mapping[int, str] | None = None,
+    keep: Keep | None = None,
 ) -> list[str]:
     """The reply to each prompt, in the prompts' order, special tokens left out.
 
@@ -39,17 +43,30 @@ def generate(
     repetition penalties of its generation config are not used either way. ablations : reply
     g * len(prompts) + i is that to prompt i under ablation g, which must be in force. watch : rows
     that it names end where they are; where the model's cache is not one that rows can be taken out
-    of, it is not asked. `advance` is told the number of replies done.
+    of, it is not asked. `advance` is told the number of replies done. done : replies by row that
+    are there already, and are not made again; not with ablations. keep : told each batch's replies.
     """
+    known = done or {}
     replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
     uniforms = None
     if sampling is not None:
         uniforms = sampling.uniforms(prompts, max_new_tokens)
         uniforms = uniforms.repeat(len(replies) // max(1, len(prompts)), 1)
-    batches = lm.batches(prompts, batch_size, ablations=ablations, room=max_new_tokens)
+    for row, text in known.items():
+        replies[row] = text
+    advance(len(known))
+    if len(known) == len(replies):
+        return replies
+    asked = [row for row in range(len(prompts)) if row not in known]
+    batches = lm.batches(
+        [prompts[row] for row in asked], batch_size, ablations=ablations, room=max_new_tokens
+    )
+
+    def places(batch: Batch) -> list[int]:
+        return [asked[row] for row in batch.rows] if known else batch.rows
 
     def decode(batch: Batch) -> list[list[int]]:
-        choose = _Choice(sampling, None if uniforms is None else uniforms[batch.rows])
+        choose = _Choice(sampling, None if uniforms is None else uniforms[places(batch)])
         if batch.cache is None:
             return _by_transformers(lm, batch, max_new_tokens, choose)
         decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
@@ -58,8 +75,10 @@ def generate(
     for batch in batches:
         ids = within_memory(batch, decode)
         texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        for row, text in zip(batch.rows, texts, strict=True):
+        for row, text in zip(places(batch), texts, strict=True):
             replies[row] = text.strip()
+        if keep is not None:
+            keep(places(batch), [replies[row] for row in places(batch)])
         advance(len(batch.rows))
     return replies
 

@@ -178,8 +178,8 @@ def find_format(
     """How a model takes a prompt, found by rendering.
 
     name : the model's, for messages. source : "chatml", the name of one of the tokenizer's own
-    templates, or a file with a Jinja template; by default the tokenizer's own. date : YYYY-MM-DD,
-    what a template that asks for the time is told.
+    templates, a Jinja template or a file with one; by default the tokenizer's own. date :
+    YYYY-MM-DD, what a template that asks for the time is told.
 
     Raises InputError for a template that is missing, broken or random, that drops the prompt or
     the system prompt, or that has no switch where one is set.
@@ -316,6 +316,8 @@ def given_template(tokenizer: PreTrainedTokenizerBase, name: str, source: str | 
     if source is not None:
         if isinstance(own, dict) and source in own:
             return str(own[source])
+        if "{{" in source or "{%" in source:
+            return source
         path = Path(source)
         template = read_text(path, "chat template")
         if not template.strip():

@@ -47,7 +47,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
         loader = _loader(config, name, trust_remote_code)
         check_memory(name, config, dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        with _without_bar() if "gguf_file" in where else nullcontext():
+        with without_bar() if "gguf_file" in where else nullcontext():
             model = loader.from_pretrained(
                 source,
                 dtype=dtype,
@@ -102,7 +102,7 @@ def forget_quantiser(model: PreTrainedModel) -> None:
         del model.config.quantization_config
 
 
-def _without_bar() -> AbstractContextManager[Any]:
+def without_bar() -> AbstractContextManager[Any]:
     """Where stderr is no terminal, drop the bar that transformers draws while it reads GGUF."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 

@@ -91,7 +91,7 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     """A model's tokenizer alone, in a moment; raises InputError as `load_model` does."""
     if name in (*ADAPTERS, BASE):
         return AutoTokenizer.from_pretrained(fetch_base())
-    base = adapter_base(name)
+    base = _base_here(name)
     if base is None:
         return checkpoint_tokenizer(name, trust_remote_code)
     if any(Path(name).glob("tokenizer*")):
@@ -105,11 +105,31 @@ def folder_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "model"
 
 
+def _base_here(name: str) -> str | None:
+    """The base of an adapter's folder as it is found here, None where `name` is no adapter.
+
+    A path that is not here is looked for beside the adapter. Raises InputError where it is not
+    there either, and is no hub name.
+    """
+    base = adapter_base(name)
+    if base is None or base in (*ADAPTERS, BASE) or Path(base).exists():
+        return base
+    if (Path(name) / base).exists():
+        return str(Path(name) / base)
+    if Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1 or "\\" in base:
+        raise InputError(
+            f"the adapter {name} names {base} as its base, which is not here: write where those "
+            "weights lie (its README.md has their sha256) into base_model_name_or_path of "
+            f"{Path(name) / 'adapter_config.json'}"
+        )
+    return base
+
+
 def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> Loaded:
     if name in (*ADAPTERS, BASE):
         model, tokenizer = load_embedded(name)
         return model.to("cpu" if device == "auto" else device, dtype), tokenizer
-    base = adapter_base(name)
+    base = _base_here(name)
     if base is None:
         return load_checkpoint(name, dtype, device, trust_remote_code)
     model, tokenizer = _load(base, dtype, device, trust_remote_code)

@@ -16,6 +16,7 @@ from somatlas.files import lines_of, read_json, read_text, write_json, write_jso
 from somatlas.generation import generate
 from somatlas.interventions import Projection
 from somatlas.judges.load import endpoint
+from somatlas.kept_replies import KeptReplies
 from somatlas.leak import leak
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, progress
@@ -170,7 +171,7 @@ def _generated(
     c = run.config
     sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
 
-    def make() -> list[str]:
+    def make(kept: KeptReplies) -> list[str]:
         with lm.ablate(projection):
             return generate(
                 lm,
@@ -179,6 +180,8 @@ def _generated(
                 batch_size=c.batch_size,
                 sampling=sampling,
                 advance=advance,
+                done=kept.known(),
+                keep=kept.keep,
             )
 
     key = {**model_key(lm, projection), "tokens": c.test_tokens}

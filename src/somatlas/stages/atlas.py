@@ -20,6 +20,7 @@ from somatlas.atlas import (
 )
 from somatlas.atlas.neurons import category_information
 from somatlas.directions import DirectionSet
+from somatlas.errors import InputError
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
 from somatlas.geometry import cosine_matrix
@@ -61,7 +62,11 @@ def atlas_stage(run: Run) -> None:
         "steps": _steps(run, layer, directions),
     }
     content["relations"] = relations(content["steps"])
-    content["stability"] = stability_of(run, contrast)
+    try:
+        content["stability"] = stability_of(run, contrast)
+    except InputError as error:  # as where a sample of few prompts is smaller than the map
+        content["stability"] = None
+        content["missing"] = {"stability": str(error)}
     if config.method == "som":
         content |= _neurons(run, layer, harmful, harmless.mean(axis=0), directions)
     write_json(run.path("atlas.json"), content)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from somatlas.errors import InputError
+from somatlas.files import write_json
+from somatlas.models.prompt_check import check_prompts
 from somatlas.progress import progress
-from somatlas.prompts.sets import texts
+from somatlas.prompts.sets import SPLITS, texts
 from somatlas.representation_store import SIDES, RepresentationStore, Side
 from somatlas.representations import check_layers, represent
 from somatlas.run import Run
@@ -26,6 +30,7 @@ def represent_stage(run: Run) -> None:
         if config.layer not in layers:
             raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
     run.begin("represent")
+    write_json(run.path("inputs.json"), _inputs(run))
     counts = {side: len(prompts[side]) for side in SIDES}
     store = RepresentationStore.create(run.path("representations"), counts, layers, lm.d_model)
     part, parts = config.part or (0, 1)
@@ -40,6 +45,25 @@ def represent_stage(run: Run) -> None:
                 shard,
                 represent(lm, own_prompts, layers, batch_size=config.batch_size, advance=advance),
             )
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    """How prompts are put to the model, and what a reader should know of them."""
+    c, chat = run.config, run.lm.chat
+    room = {"train": 0, "val": c.search_tokens, "test": c.test_tokens}
+    notes = list(run.prompts.notes)
+    if chat is not None and chat.dated:
+        notes.append(f"the chat template prints the date: it is told {c.date}")
+    sides = (run.prompts.positive, run.prompts.negative, run.prompts.borderline)
+    for split in SPLITS:
+        own = [prompt for side in sides for prompt in texts(side.get(split, ()))]
+        for note in check_prompts(run.lm, own, room[split]):
+            notes.append(f"of the {split} prompts {note}")
+    return {
+        "notes": notes,
+        "date": c.date if chat is not None and chat.dated else None,
+        "content_in_parts": [] if chat is None else list(chat.parts),
+    }
 
 
 def check_grid(run: Run) -> None:
