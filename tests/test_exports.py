@@ -226,7 +226,7 @@ def test_an_adapter_names_a_base_that_can_be_found(
     monkeypatch.chdir(tmp_path / "a")  # from anywhere on this machine
     assert relative_gap(probe_logits(load_model(str(tmp_path / "a"))), hooked) < 1e-3
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match="names .*base as its base, which is not here: write"):
+    with pytest.raises(InputError, match=r"names .*base as its base, which is not here: write"):
         load_model(str(tmp_path / "a"))
     for path in (tmp_path / "a").glob("tokenizer*"):
         path.unlink()
