@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.vq import kmeans2
 from sklearn.decomposition import PCA
 
 from somatlas import InputError, Projection
@@ -94,3 +96,16 @@ def test_leace_without_its_package(contrast: Contrast, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "concept_erasure", None)
     with pytest.raises(InputError, match=r"install 'somatlas\[leace\]'"):
         METHODS["leace"](contrast)
+
+
+def test_empty_clusters_are_no_news(contrast: Contrast) -> None:
+    few = replace(contrast, harmful=contrast.harmful[:9], count=8)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for seed in range(60):
+            kmeans2(few.shifted, 8, iter=100, minit="++", seed=np.random.default_rng(seed))
+    assert said  # by scipy
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(60):
+            METHODS["kmeans"](replace(few, seed=seed))

@@ -475,3 +475,18 @@ def test_the_pairs_found_are_those_of_comparing_all_with_all() -> None:
     ]
     assert len(expected) > 50
     assert near_pairs(left, right) == expected
+
+
+def test_replies_of_another_tool_may_be_messages(tmp_path: Path) -> None:
+    from somatlas.judged_file import Columns, judge_file
+
+    rows = [
+        {"prompt": [user("Name a lake.")], "response": [user("Name a lake."), BOT]},
+        {"prompt": "Name a sea.", "response": [{"role": "assistant", "content": "I can't help."}]},
+    ]
+    path = tmp_path / "r.jsonl"
+    rows_in(path, rows)
+    judge_file(path, Columns(), Config(), None)
+    found = [json.loads(line) for line in (tmp_path / "r.jsonl.verdicts.jsonl").open()]
+    assert [row["prompt"] for row in found] == ["Name a lake.", "Name a sea."]
+    assert [row["verdict"] for row in found] == ["complied", "refused"]

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
+
 from somatlas.errors import InputError
 from somatlas.exports.adapter import carried_by_lora
 from somatlas.exports.checkpoint import probe_logits, relative_gap

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from somatlas.generation import generate
 from somatlas.judges import CoherenceCheck
+from somatlas.kept_replies import KeptReplies
 from somatlas.prompts.sets import spread, texts
 from somatlas.reasoning import part_reasoning
 from somatlas.replies import ReplyStore, model_key
@@ -25,9 +26,14 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     prompts = texts(spread(run.prompts.negative["val"], _CALIBRATION_PROMPTS))
     key = {**model_key(run.lm, None), "tokens": config.test_tokens}
 
-    def make() -> list[str]:
+    def make(kept: KeptReplies) -> list[str]:
         return generate(
-            run.lm, prompts, max_new_tokens=config.test_tokens, batch_size=config.batch_size
+            run.lm,
+            prompts,
+            max_new_tokens=config.test_tokens,
+            batch_size=config.batch_size,
+            done=kept.known(),
+            keep=kept.keep,
         )
 
     replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)

@@ -50,7 +50,7 @@ def represent_stage(run: Run) -> None:
 def _inputs(run: Run) -> dict[str, Any]:
     """How prompts are put to the model, and what a reader should know of them."""
     c, chat = run.config, run.lm.chat
-    room = {"train": 0, "val": c.search_tokens, "test": c.test_tokens}
+    room = {"train": 0, "val": c.search_tokens or c.test_tokens, "test": c.test_tokens}
     notes = list(run.prompts.notes)
     if chat is not None and chat.dated:
         notes.append(f"the chat template prints the date: it is told {c.date}")
