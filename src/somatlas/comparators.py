@@ -103,7 +103,8 @@ def principal_axes(contrast: Contrast) -> DirectionSet:
 def kmeans_centroids(contrast: Contrast) -> DirectionSet:
     """k-means++ start, Lloyd's iterations; empty clusters give no direction."""
     data = contrast.shifted
-    with warnings.catch_warnings():  # that a cluster is empty: it gives no direction, below
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        # Of fewer different prompts than clusters some are empty: they give no direction, below.
         warnings.simplefilter("ignore", UserWarning)
         centroids, labels = kmeans2(
             data, contrast.count, iter=100, minit="++", seed=np.random.default_rng(contrast.seed)

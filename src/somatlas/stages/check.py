@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from somatlas.generation import generate
 from somatlas.judges import CoherenceCheck
 from somatlas.kept_replies import KeptReplies
-from somatlas.prompts.sets import spread, texts
+from somatlas.prompts.sets import Prompt, Split, spread, texts
 from somatlas.reasoning import part_reasoning
 from somatlas.replies import ReplyStore, model_key
 from somatlas.run import Run
 
 _CALIBRATION_PROMPTS = 64  # harmless val prompts
+_FEWEST = 3  # val prompts of a side; with fewer those of train are taken too
 _STRANGERS = 8  # harmful val prompts that replies are tried behind, of which a reply needs two
 
 
@@ -23,7 +26,7 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     config = run.config
     if config.coherence == "off":
         return None
-    prompts = texts(spread(run.prompts.negative["val"], _CALIBRATION_PROMPTS))
+    prompts = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
     key = {**model_key(run.lm, None), "tokens": config.test_tokens}
 
     def make(kept: KeptReplies) -> list[str]:
@@ -42,5 +45,11 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
         run.lm,
         prompts,
         [part_reasoning(reply, opened=opened).answer for reply in replies],
-        texts(spread(run.prompts.positive["val"], _STRANGERS)),
+        texts(spread(_unseen(run.prompts.positive), _STRANGERS)),
     )
+
+
+def _unseen(side: Mapping[Split, Sequence[Prompt]]) -> Sequence[Prompt]:
+    """A side's val prompts; where they are very few, its train prompts too: either way the test's
+    prompts have no part in the check."""
+    return side["val"] if len(side["val"]) >= _FEWEST else [*side["val"], *side["train"]]
