@@ -144,9 +144,9 @@ def measure(path: Path, half: str, models: dict[str, str]) -> None:
             row["verdict"] = judgement.verdict.value
             row["measures"] = one
         print(f"{name}: {check.thresholds}")
-    for name in (*models, None):
-        own = [row for row in rows if name in (None, row["model"])]
-        report(name or "all models", own)
+    for name in models:
+        report(name, [row for row in rows if row["model"] == name])
+    report("all models", rows)
 
 
 def report(title: str, rows: list[dict[str, Any]]) -> None:

@@ -15,10 +15,11 @@ from somatlas import SOM
 from somatlas.som import fit_all
 
 N, D, STEPS, LAYERS, SEEDS = 4000, 4096, 10_000, 30, 5
+SIGMA = 0.33  # the paper's
 
 
 def minisom(data: np.ndarray, seed: int) -> MiniSom:
-    som = MiniSom(4, 4, D, sigma=0.33, learning_rate=0.01, topology="hexagonal", random_seed=seed)
+    som = MiniSom(4, 4, D, sigma=SIGMA, learning_rate=0.01, topology="hexagonal", random_seed=seed)
     som.random_weights_init(data)
     som.train_random(data, STEPS)
     return som
@@ -29,10 +30,12 @@ def main() -> None:
     data = rng.normal(size=(N, D)) + rng.normal(size=(8, D))[rng.integers(8, size=N)]
     SOM(iterations=10).fit(data[:50])  # compiles, once a machine
     baseline, reference = timed(lambda: minisom(data, 0))
-    one, som = timed(lambda: SOM(seed=0, iterations=STEPS).fit(data))
+    one, som = timed(lambda: SOM(sigma=SIGMA, seed=0, iterations=STEPS).fit(data))
     gap = np.abs(som.weights_ - reference.get_weights().reshape(16, D)).max()
     assert gap < 1e-6, gap
-    jobs = [(SOM(seed=i % SEEDS, iterations=STEPS), data) for i in range(LAYERS * SEEDS)]
+    jobs = [
+        (SOM(sigma=SIGMA, seed=i % SEEDS, iterations=STEPS), data) for i in range(LAYERS * SEEDS)
+    ]
     many, _ = timed(lambda: fit_all(jobs))
     total = baseline * LAYERS * SEEDS
     write(

@@ -17,7 +17,7 @@ from common import Row, timed, write
 from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
 from somatlas.files import read_json
-from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict
+from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict
 from somatlas.layers import (
     candidate_layers,
     first_token_log_probabilities,
@@ -39,8 +39,8 @@ def measure(folder: Path, saved: Path) -> None:
     directions, harmful = trials.directions, trials.harmful
     check = trials.check
 
-    def judged(replies: list[str], check: CoherenceCheck) -> float:
-        verdicts = [j.verdict for j in KeywordJudge(check).judge(harmful, replies)]
+    def judged(replies: list[str], check: CoherenceCheck | None) -> float:
+        verdicts = [j.verdict for j in Coherent(KeywordJudge(), check).judge(harmful, replies)]
         return verdicts.count(Verdict.COMPLIED) / len(verdicts)
 
     def paper_trial(ranks: tuple[int, ...]) -> float:

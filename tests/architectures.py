@@ -10,14 +10,14 @@ import transformers
 from transformers import PreTrainedModel
 
 from conftest import tiny_tokenizer
-from somatlas.models.batches import head_cache_is_exact
+from somatlas.models.batches import head_cache_is_exact, padding_is_exact
 from somatlas.models.chat import chat_token_ids
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.packed import pack_linears
 from somatlas.models.structure import find_structure
 
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-_USUAL = {
+USUAL = {
     **_SPECIAL,
     "vocab_size": 261,
     "hidden_size": 32,
@@ -28,6 +28,36 @@ _USUAL = {
     "max_position_embeddings": 512,
 }
 _EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_HEADS = {"head_dim": 8}
+_WINDOW = {**_HEADS, "sliding_window": 8}
+_GEMMA = {**_WINDOW, "query_pre_attn_scalar": 8}
+_LATENT = {  # DeepSeek's attention
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+}
+_ROUTED = {**_EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1}
+_DENSE_FIRST = {"first_k_dense_replace": 1}
+_DELTA = {  # Qwen3-Next's linear attention
+    **_HEADS,
+    "num_hidden_layers": 4,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+_MAMBA2 = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 16,
+}
+_VISION = {"hidden_size": 16, "intermediate_size": 16}
+_QWEN_VISION = {**_VISION, "depth": 1, "num_heads": 2, "out_hidden_size": 32, "patch_size": 4}
 
 # Name -> config class and what differs from the usual sizes.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,23 +90,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "Falcon": ("FalconConfig", {"bias": True}),
     "Mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "Qwen3-MoE": ("Qwen3MoeConfig", {**_EXPERTS, "head_dim": 8, "num_experts": 4}),
-    "DeepSeek-V3": (
-        "DeepseekV3Config",
-        {
-            **_EXPERTS,
-            "num_key_value_heads": 4,
-            "n_routed_experts": 4,
-            "n_shared_experts": 1,
-            "first_k_dense_replace": 1,
-            "n_group": 2,
-            "topk_group": 1,
-            "q_lora_rank": 16,
-            "kv_lora_rank": 8,
-            "qk_rope_head_dim": 4,
-            "qk_nope_head_dim": 4,
-            "v_head_dim": 8,
-        },
-    ),
+    "DeepSeek-V3": ("DeepseekV3Config", {**_LATENT, **_ROUTED, **_DENSE_FIRST}),
     "GPT-OSS": (
         "GptOssConfig",
         {
@@ -105,18 +119,140 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Qwen3-Next": (
         "Qwen3NextConfig",
+        {**_EXPERTS, **_DELTA, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    ),
+}
+# Architectures whose exports are tested too; of the others the forms in memory are compared.
+EXPORTED = tuple(ARCHITECTURES)
+ARCHITECTURES |= {
+    "Qwen3.5": ("Qwen3_5TextConfig", _DELTA),
+    "Qwen3.5-MoE": (
+        "Qwen3_5MoeTextConfig",
+        {**_EXPERTS, **_DELTA, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    ),
+    "Qwen3.5 (image-text)": ("Qwen3_5Config", _DELTA),
+    "Qwen2.5-VL": (
+        "Qwen2_5_VLConfig",
         {
-            **_EXPERTS,
-            "num_hidden_layers": 4,
-            "head_dim": 8,
-            "num_experts": 4,
-            "shared_expert_intermediate_size": 16,
-            "linear_num_value_heads": 4,
-            "linear_num_key_heads": 2,
-            "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8,
+            "rope_parameters": {
+                "rope_theta": 1e4,
+                "rope_type": "default",
+                "mrope_section": [2, 1, 1],
+            }
         },
     ),
+    "Qwen2-MoE": (
+        "Qwen2MoeConfig",
+        {**_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    ),
+    "Gemma": ("GemmaConfig", _HEADS),
+    "Gemma4 (text)": (
+        "Gemma4TextConfig",
+        {**_WINDOW, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 261}
+        | {"global_head_dim": 8, "num_kv_shared_layers": 0},
+    ),
+    "Gemma4 Unified": ("Gemma4UnifiedTextConfig", {**_WINDOW, "global_head_dim": 8}),
+    "VaultGemma": ("VaultGemmaConfig", _GEMMA),
+    "RecurrentGemma": ("RecurrentGemmaConfig", {"lru_width": 32, "attention_window_size": 8}),
+    "Llama4": (
+        "Llama4TextConfig",
+        {**_HEADS, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
+    ),
+    "DeepSeek-V2": (
+        "DeepseekV2Config",
+        {**_LATENT, **_ROUTED, **_DENSE_FIRST, "head_dim": 4, "topk_method": "greedy"},
+    ),
+    "GLM": ("GlmConfig", _HEADS),
+    "GLM4": ("Glm4Config", _HEADS),
+    "GLM4-MoE": ("Glm4MoeConfig", {**_HEADS, **_ROUTED, **_DENSE_FIRST}),
+    "GLM4-MoE-Lite": ("Glm4MoeLiteConfig", {**_LATENT, **_ROUTED}),
+    "Granite-MoE": ("GraniteMoeConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Granite-MoE-Hybrid": (
+        "GraniteMoeHybridConfig",
+        {
+            **_MAMBA2,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 16,
+            "layer_types": ["mamba", "attention", "mamba"],
+        },
+    ),
+    "Granite-SWA": ("GraniteSWAConfig", _WINDOW),
+    "Cohere": ("CohereConfig", {}),
+    "OLMo": ("OlmoConfig", {}),
+    "OLMo3": ("Olmo3Config", {"sliding_window": 8}),
+    "OLMoE": ("OlmoeConfig", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "OLMo-Hybrid": (
+        "OlmoHybridConfig",
+        {**_DELTA, "layer_types": ["linear_attention"] * 3 + ["full_attention"]},
+    ),
+    "FlexOLMo": ("FlexOlmoConfig", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "BLOOM": ("BloomConfig", {"n_layer": 3, "n_head": 4}),
+    "MPT": ("MptConfig", {"d_model": 32, "n_layers": 3, "n_heads": 4, "expansion_ratio": 2}),
+    "OPT": ("OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32, "do_layer_norm_before": True}),
+    "BioGPT": ("BioGptConfig", {}),
+    "GPT-BigCode": ("GPTBigCodeConfig", {"n_embd": 32, "n_layer": 3, "n_head": 4}),
+    "GPT-J": ("GPTJConfig", {"n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}),
+    "GPT-Neo": (
+        "GPTNeoConfig",
+        {"num_layers": 3, "num_heads": 4, "attention_types": [[["global", "local", "global"], 1]]},
+    ),
+    "Phi": ("PhiConfig", {}),
+    "PhiMoE": ("PhimoeConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Starcoder2": ("Starcoder2Config", {}),
+    "Persimmon": ("PersimmonConfig", {}),
+    "Nemotron": ("NemotronConfig", {}),
+    "SmolLM3": ("SmolLM3Config", {}),
+    "Seed-OSS": ("SeedOssConfig", _HEADS),
+    "Helium": ("HeliumConfig", _HEADS),
+    "Apertus": ("ApertusConfig", {}),
+    "Arcee": ("ArceeConfig", {}),
+    "AFMoE": ("AfmoeConfig", {**_EXPERTS, **_WINDOW, "num_experts": 4, "num_dense_layers": 1}),
+    "Bamba": ("BambaConfig", {**_MAMBA2, "attn_layer_indices": [1]}),
+    "BitNet": ("BitNetConfig", {}),
+    "CWM": ("CwmConfig", _WINDOW),
+    "DiffLlama": ("DiffLlamaConfig", {}),
+    "dots.llm1": ("Dots1Config", {**_ROUTED, **_DENSE_FIRST}),
+    "ERNIE-4.5": ("Ernie4_5Config", _HEADS),
+    "ERNIE-4.5-MoE": (
+        "Ernie4_5_MoeConfig",
+        {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16},
+    ),
+    "EXAONE-4": ("Exaone4Config", {"sliding_window": 8}),
+    "EXAONE-MoE": ("ExaoneMoeConfig", {**_EXPERTS, "sliding_window": 8, "num_experts": 4}),
+    "Falcon-Mamba": ("FalconMambaConfig", {"state_size": 8}),
+    "Mamba": ("MambaConfig", {"state_size": 8}),
+    "Mamba2": ("Mamba2Config", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1}),
+    "Hunyuan": ("HunYuanDenseV1Config", _HEADS),
+    "Hunyuan-MoE": ("HunYuanMoEV1Config", {**_EXPERTS, **_HEADS, "num_experts": 4, "moe_topk": 2}),
+    "Hunyuan-V3": ("HYV3Config", {**_EXPERTS, **_HEADS, "num_experts": 4}),
+    "HyperCLOVA X": ("HyperCLOVAXConfig", {}),
+    "Jais2": ("Jais2Config", {}),
+    "Jamba": ("JambaConfig", {"num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8}),
+    "JetMoE": (
+        "JetMoeConfig",
+        {"kv_channels": 8, "num_local_experts": 4, "num_key_value_heads": 2},
+    ),
+    "Laguna": (
+        "LagunaConfig",
+        {**_EXPERTS, **_WINDOW, "num_experts": 4, "shared_expert_intermediate_size": 16},
+    ),
+    "LFM3": ("Lfm3Config", {**_WINDOW, "layer_types": ["conv", "full_attention", "conv"]}),
+    "Mellum": ("MellumConfig", {**_EXPERTS, **_WINDOW, "num_experts": 4}),
+    "MiMo-V2-Flash": ("MiMoV2FlashConfig", {**_EXPERTS, **_WINDOW, "n_routed_experts": 4}),
+    "MiniCPM3": ("MiniCPM3Config", _LATENT),
+    "MiniMax": ("MiniMaxConfig", {**_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "MiniMax-M2": ("MiniMaxM2Config", {**_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Ministral": ("MinistralConfig", _WINDOW),
+    "Ministral3": ("Ministral3Config", _HEADS),
+    "nanochat": ("NanoChatConfig", {}),
+    "Solar-Open": ("SolarOpenConfig", {**_ROUTED, **_HEADS}),
+    "xLSTM": ("xLSTMConfig", {"num_heads": 4}),
+    "Youtu": ("YoutuConfig", _LATENT),
+    "Bailing-Hybrid": ("BailingHybridConfig", {**_LATENT, **_ROUTED, **_HEADS, **_DENSE_FIRST}),
+    "Kolibri": ("Kolibri1Config", {**_EXPERTS, **_WINDOW, "num_experts": 4}),
+    "Beam": ("BeamConfig", _HEADS),
+    "Flint": ("FlintConfig", {**_EXPERTS, **_WINDOW, "num_experts": 4}),
 }
 
 
@@ -124,14 +260,14 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
     """The tiny model, every parameter moved by chance, so that biases and gains matter too."""
     torch.manual_seed(seed)
     kind, changes = ARCHITECTURES[name]
-    if name == "GPT-2":
-        config = transformers.GPT2Config(**_SPECIAL, vocab_size=261, **changes)
-    elif name == "Gemma3 (image-text)":
-        config = transformers.Gemma3Config(
-            text_config={**_USUAL, **ARCHITECTURES["Gemma3 (text)"][1]},
+    config_class = getattr(transformers, kind)
+    named = getattr(config_class, "attribute_map", {})
+    usual = {named.get(key, key): value for key, value in USUAL.items()}
+    if name == "Gemma3 (image-text)":
+        config = config_class(
+            text_config={**USUAL, **ARCHITECTURES["Gemma3 (text)"][1]},
             vision_config={
-                "hidden_size": 16,
-                "intermediate_size": 16,
+                **_VISION,
                 "num_hidden_layers": 1,
                 "num_attention_heads": 2,
                 "image_size": 28,
@@ -139,9 +275,17 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
             },
             mm_tokens_per_image=4,
         )
+    elif "vision_config" in getattr(config_class, "sub_configs", {}):
+        vision = {**_QWEN_VISION, "fullatt_block_indexes": [0], "num_position_embeddings": 16}
+        config = config_class(text_config={**USUAL, **changes}, vision_config=vision, **_SPECIAL)
+        config.architectures = [config_class.__name__.replace("Config", "ForConditionalGeneration")]
     else:
-        config = getattr(transformers, kind)(**{**_USUAL, **changes})
-    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+        config = config_class(**{**usual, **changes})
+    if config.architectures:
+        model = getattr(transformers, config.architectures[0])(config)
+    else:
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    model.eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.2)
     return model
@@ -160,4 +304,5 @@ def language_model(name: str) -> LanguageModel:
         find_structure(model, torch.tensor(ids[:1])),
         name,
         shares_head=head_cache_is_exact(model, ids),
+        pads=padding_is_exact(model, ids),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from somatlas.prompts import SPLITS, Prompt, PromptSet, Split, bundled_prompts
+from somatlas.prompts import SPLITS, Prompt, PromptSet, Split, bundled_prompts, general_prompts
 
 SYNTAXES = {"imperative", "question", "role", "code", "letter", "list"}
 SIDES = ("positive", "negative", "borderline")
@@ -102,6 +102,14 @@ def test_what_trains_the_embedded_models_is_not_like_what_measures_them(bundled:
         if len(w & words(line)) > 0.5 * len(w | words(line))
     ]
     assert alike == []
+
+
+def test_general_prompts_are_those_of_the_training_and_stand_in_no_pair(bundled: PromptSet) -> None:
+    path = Path(__file__).parents[1] / "training" / "general_prompts.txt"
+    assert general_prompts() == tuple(path.read_text(encoding="utf-8").splitlines())
+    assert len(set(general_prompts())) == 420
+    own = {p.text for side in SIDES for p in everything(bundled, side)}
+    assert own.isdisjoint(general_prompts())
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from scipy.cluster.vq import kmeans2
 from sklearn.decomposition import PCA
 
 from somatlas import InputError, Projection
-from somatlas.comparators import METHODS, Contrast
+from somatlas.comparators import FLOORS, METHODS, Contrast
+from somatlas.config import DRAWN, Config, Method
 from somatlas.geometry import principal_angles
 
 N, D = 120, 24
@@ -31,7 +33,7 @@ def contrast() -> Contrast:
     return Contrast(harmful, harmless, categories, single, layer=5, count=6, seed=0)
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "leace"])
+@pytest.mark.parametrize("name", [n for n in METHODS if "leace" not in n])
 def test_directions_are_finite_distinct_and_repeatable(name: str, contrast: Contrast) -> None:
     one, again = METHODS[name](contrast), METHODS[name](contrast)
     assert torch.equal(one.vectors, again.vectors)
@@ -41,10 +43,54 @@ def test_directions_are_finite_distinct_and_repeatable(name: str, contrast: Cont
     Projection(one.vectors)
 
 
-@pytest.mark.parametrize("name", ["random", "covariance", "kmeans"])
+@pytest.mark.parametrize("name", sorted(set(DRAWN) - {"som"}))
 def test_what_is_drawn_is_drawn_by_the_seed(name: str, contrast: Contrast) -> None:
     other = METHODS[name](replace(contrast, seed=1))
     assert not torch.equal(other.vectors[:3], METHODS[name](contrast).vectors[:3])
+
+
+def test_every_method_has_a_name_in_the_settings_and_floors_are_methods() -> None:
+    assert {"som", *METHODS} == set(get_args(Method))
+    assert FLOORS.keys() < METHODS.keys()
+    assert set(FLOORS) <= set(DRAWN)
+
+
+def test_points_are_harmful_representations_minus_the_mean_none_twice(contrast: Contrast) -> None:
+    rows = (contrast.harmful.double() - contrast.harmless.double().mean(0)).float()
+    found = METHODS["points"](contrast).vectors
+    places = [int((rows == vector).all(dim=1).nonzero()) for vector in found]
+    assert len(set(places)) == contrast.count
+    every = METHODS["points"](replace(contrast, count=2 * N)).vectors
+    assert torch.equal(every.sort(dim=0).values, rows.sort(dim=0).values)
+
+
+def test_shifted_has_the_mean_and_the_covariance_of_the_cloud(contrast: Contrast) -> None:
+    """Each moment of 40,000 draws within five standard errors of numpy's of the cloud."""
+    n = 40_000
+    drawn = METHODS["shifted"](replace(contrast, count=n)).vectors.double().numpy()
+    cloud = contrast.harmful.double().numpy()
+    mean = cloud.mean(0) - contrast.harmless.double().numpy().mean(0)
+    covariance = np.cov(cloud, rowvar=False)
+    variances = np.diag(covariance)
+    assert (np.abs(drawn.mean(0) - mean) < 5 * np.sqrt(variances / n)).all()
+    error = np.sqrt((np.outer(variances, variances) + covariance**2) / n)  # of a Gaussian's
+    assert (np.abs(np.cov(drawn, rowvar=False) - covariance) < 5 * error).all()
+
+
+@pytest.mark.parametrize("count", [6, 7, N, 2 * N])
+def test_a_random_partition_has_parts_alike_in_size_that_average_to_sd(
+    count: int, contrast: Contrast
+) -> None:
+    found = METHODS["partition"](replace(contrast, count=count))
+    assert len(found) == min(count, N)
+    assert int(found.hits.sum()) == N
+    assert int(found.hits.max() - found.hits.min()) <= 1
+    average = (found.hits[:, None] * found.vectors.double()).sum(0) / N
+    mean = contrast.harmful.double().mean(0) - contrast.harmless.double().mean(0)
+    torch.testing.assert_close(average, mean, atol=1e-5, rtol=0)
+    if count == N:  # each part is one prompt
+        points = METHODS["points"](replace(contrast, count=N)).vectors
+        torch.testing.assert_close(found.vectors.sort(0).values, points.sort(0).values)
 
 
 def test_sd_is_the_mean_difference(contrast: Contrast) -> None:
@@ -90,12 +136,51 @@ def test_leace_hides_the_categories_from_their_means(contrast: Contrast) -> None
     assert principal_angles(found.vectors.double().numpy(), differences.numpy()).max() < 1
 
 
-def test_leace_without_its_package(contrast: Contrast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_binary_leace_is_the_closed_form_of_one_label_whose_span_is_sd(contrast: Contrast) -> None:
+    """P = I - s (S^-1 s)^T / (s^T S^-1 s), s the covariance of vectors and label, S of vectors."""
+    concept_erasure = pytest.importorskip("concept_erasure")
+    both = torch.cat([contrast.harmful, contrast.harmless]).double().numpy()
+    label = np.repeat([1.0, 0.0], [len(contrast.harmful), len(contrast.harmless)])
+    s = (both - both.mean(0)).T @ (label - label.mean()) / (len(both) - 1)
+    read = np.linalg.solve(np.cov(both, rowvar=False), s)
+    closed = np.eye(D) - np.outer(s, read) / (s @ read)
+    theirs = concept_erasure.LeaceEraser.fit(
+        torch.from_numpy(both), torch.from_numpy(label)[:, None], shrinkage=False
+    )
+    np.testing.assert_allclose(theirs.P.numpy(), closed, atol=1e-8)
+    found = METHODS["leace-binary"](contrast)
+    assert len(found) == 1
+    written = np.linalg.svd(np.eye(D) - closed)[0][:, :1].T  # what the closed form takes away
+    assert principal_angles(found.vectors.double().numpy(), written).max() < 1e-3
+    assert principal_angles(found.vectors.double().numpy(), contrast.single[5][None]).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["leace", "leace-binary"])
+def test_leace_without_its_package(
+    name: str, contrast: Contrast, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "concept_erasure", None)
-    with pytest.raises(InputError, match=r"install 'somatlas\[leace\]'"):
-        METHODS["leace"](contrast)
+    with pytest.raises(InputError, match=rf"method '{name}' needs .* install 'somatlas\[leace\]'"):
+        METHODS[name](contrast)
+
+
+def test_a_draw_is_the_maps_alone_and_only_of_what_is_drawn() -> None:
+    drawn = Config.merged({"method": "points", "draw": 3, "seed": 4})
+    assert (drawn.seed, drawn.map_seed, Config().map_seed) == (4, 7, 0)
+    assert "draw" not in drawn.settings_until("layers")
+    assert drawn.settings_until("map")["draw"] == 3
+    with pytest.raises(InputError, match=r"method 'pca' draws nothing.*leave out --draw"):
+        Config.merged({"method": "pca", "draw": 1})
+
+
+@pytest.mark.parametrize("name", ["sd", "leace-binary"])
+def test_a_method_of_one_direction_takes_k_of_one(name: str) -> None:
+    with pytest.raises(InputError, match=r"makes one direction, of which k = 3.*lower --k to 1"):
+        Config.merged({"method": name})
+    assert Config.merged({"method": name, "k": 1}).k == 1
+    assert Config.merged({"method": name, "ids": (0,)}).ids == (0,)
 
 
 def test_empty_clusters_are_no_news(contrast: Contrast) -> None:

@@ -328,14 +328,15 @@ def test_the_cost_of_each_condition_is_measured(
     assert result.code == 0, result.err
     measures = {m["name"]: m for m in read_json(finished / "cost.json")["measures"]}
     assert set(measures) >= {
-        "KL on harmless replies",
+        "KL on the first 16 tokens of harmless replies",
+        "KL on the first 32 tokens of harmless replies",
         "refusal on harmless prompts",
         "refusal on borderline prompts",
         "reply length",
         "repetition",
         "text loss",
     }
-    kl = measures["KL on harmless replies"]["conditions"]
+    kl = measures["KL on the first 16 tokens of harmless replies"]["conditions"]
     test = read_json(finished / "evaluation.json")["test"]
     assert kl["md"]["mean"] == pytest.approx(test["md"]["kl"])
     assert kl["base"]["mean"] == 0

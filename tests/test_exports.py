@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,22 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from architectures import ARCHITECTURES, build, language_model
+from architectures import EXPORTED, build, language_model
 from command import SMALL, Command
+from conftest import save_tiny, tiny_tokenizer
 from somatlas import DirectionSet, InputError, Projection
 from somatlas.exports import Provenance, save_adapter, save_model
+from somatlas.exports.adapter import carried_by_lora
+from somatlas.exports.carried import left_behind
 from somatlas.exports.checkpoint import probe_logits, relative_gap
+from somatlas.interventions import edited_weights
+from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+from somatlas.models.output_maps import output_maps
 
 CARD = Provenance("some/base", "abc", 2, (3, 0), "sequential", "projection", "mine", "f" * 64, 0)
 # LoRA cannot hold these architectures' biases or stacked experts.
@@ -40,7 +47,7 @@ def hooked_logits(lm: LanguageModel) -> torch.Tensor:
         return probe_logits(lm)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_a_saved_model_loads_as_any_other_and_equals_hooks(name: str, tmp_path: Path) -> None:
     lm = language_model(name)
     before, hooked = probe_logits(lm), hooked_logits(lm)
@@ -75,7 +82,7 @@ def test_a_tied_model_is_saved_untied_and_its_head_is_left_alone(name: str, tmp_
     assert relative_gap(probe_logits(replace(lm, model=loaded)), hooked) < 1e-3
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_a_saved_adapter_has_rank_k_and_equals_hooks_where_it_can(
     name: str, tmp_path: Path
 ) -> None:
@@ -102,6 +109,85 @@ def test_a_saved_adapter_has_rank_k_and_equals_hooks_where_it_can(
         assert "does not carry" not in card
     assert "KL" in card
     assert relative_gap(probe_logits(lm), before) < 1e-4
+
+
+def test_an_export_has_all_tensors_and_files_of_its_source(
+    command: Command, tmp_path: Path
+) -> None:
+    """A model of images and text with multi-token prediction, which no class reads."""
+    source, saved = tmp_path / "source", tmp_path / "saved"
+    build("Qwen3.5 (image-text)").save_pretrained(source)
+    tiny_tokenizer().save_pretrained(source)
+    tensors = load_file(source / "model.safetensors")
+    mtp = {"mtp.fc.weight": torch.randn(32, 64), "mtp.layers.0.mlp.up_proj.weight": torch.ones(9)}
+    tensors |= mtp
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    (source / "preprocessor_config.json").write_text('{"patch_size": 4}')
+    generation = json.dumps({"eos_token_id": [1, 7], "temperature": 0.6, "do_sample": True})
+    (source / "generation_config.json").write_text(generation)
+    (source / "original").mkdir()
+    (source / "consolidated.safetensors").write_bytes(b"")
+
+    lm = load_model(str(source))
+    assert type(lm.model).__name__ == "Qwen3_5ForConditionalGeneration"
+    hooked = hooked_logits(lm)
+    save_model(lm, projection(lm), saved, CARD)
+    stored = stored_tensors(saved)
+    assert set(stored) == set(tensors)
+    written = {
+        key: value for file in saved.glob("*.safetensors") for key, value in load_file(file).items()
+    }
+    edited = {key for key in tensors if not torch.allclose(written[key], tensors[key], atol=1e-5)}
+    last = ("o_proj.weight", "out_proj.weight", "down_proj.weight", "embed_tokens.weight")
+    assert edited == {k for k in tensors if k.startswith("model.language") and k.endswith(last)}
+    assert (saved / "preprocessor_config.json").read_text() == '{"patch_size": 4}'
+    assert (saved / "generation_config.json").read_text() == generation
+    card = (saved / "README.md").read_text()
+    assert "copied unedited: mtp.fc.weight" in card
+    assert "not carried: consolidated.safetensors" in card
+    assert "not carried: the folders original/" in card
+    assert left_behind(lm) == [line[2:] for line in card.splitlines() if "not carried" in line]
+    assert relative_gap(probe_logits(load_model(str(saved))), hooked) < 1e-3
+
+
+def test_what_a_model_will_not_have_is_said_before_it_is_saved(
+    command: Command, tmp_path: Path
+) -> None:
+    source = save_tiny(tmp_path / "source")
+    (source / "pytorch_model.bin").write_bytes(b"")
+    places = ("--out", tmp_path / "runs", "--save-model", tmp_path / "m")
+    result = command("run", source, *SMALL, *places)
+    assert result.code == 0, result.err
+    assert "not carried: pytorch_model.bin" in result.err
+
+
+def test_an_adapter_that_lacks_a_matrix_is_refused(tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", tied=False)
+    lm = load_model(str(base))
+    save_adapter(lm, projection(lm), tmp_path / "a", replace(CARD, base=str(base)))
+    load_model(str(tmp_path / "a"))
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(key for key in tensors if "layers.2" in key)
+    del tensors[name]
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=f"lacks {re.escape(name)}"):
+        load_model(str(tmp_path / "a"))
+
+
+def test_an_adapter_of_a_mixture_holds_what_peft_loads_of_it(tmp_path: Path) -> None:
+    """PEFT takes the dense layers' down_proj for an old name of the experts, and drops them."""
+    base = tmp_path / "base"
+    build("DeepSeek-V3").save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    lm = load_model(str(base))
+    save_adapter(lm, projection(lm), tmp_path / "a", replace(CARD, base=str(base)))
+    assert "PEFT takes for experts" in (tmp_path / "a" / "README.md").read_text()
+    loaded = probe_logits(load_model(str(tmp_path / "a")))
+    maps = carried_by_lora(lm, output_maps(lm.model, lm.structure))[0]
+    with edited_weights(maps, projection(lm)):
+        expected = probe_logits(lm)
+    assert relative_gap(loaded, expected) < 1e-3
 
 
 def test_what_weights_cannot_carry_is_refused(tmp_path: Path) -> None:
@@ -159,8 +245,6 @@ def test_a_run_saves_all_three_and_they_come_back_by_name(
 def test_an_adapter_folder_is_a_model_and_one_of_another_base_is_refused(
     command: Command, tmp_path: Path
 ) -> None:
-    from conftest import save_tiny
-
     base = save_tiny(tmp_path / "base", tied=False)
     lm = load_model(str(base))
     card = replace(CARD, base=str(base))
@@ -183,6 +267,8 @@ def test_directions_of_the_papers_code_are_read(tmp_path: Path) -> None:
     for content in (vectors, list(vectors), vectors[:, None]):
         torch.save(content, tmp_path / "directions.pt")
         assert torch.equal(DirectionSet.load(tmp_path / "directions.pt").vectors, vectors)
+    torch.save(vectors[0], tmp_path / "one.pt")  # a single vector, as RDO's code saves it
+    assert torch.equal(DirectionSet.load(tmp_path / "one.pt").vectors, vectors[:1])
 
 
 @pytest.mark.parametrize(

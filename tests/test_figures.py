@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
+from scipy.spatial.distance import pdist, squareform
 
-from somatlas import SOM, InputError
-from somatlas.atlas import plane, stability
+from somatlas import SOM, DirectionSet, InputError
+from somatlas.atlas import plane, space, stability
 from somatlas.geometry import cosine_matrix
 from somatlas.report import (
     cosine_figure,
     front_figure,
+    grid_figure,
     layers_figure,
     map_figure,
     plane_figure,
@@ -30,9 +35,25 @@ from somatlas.report import (
     steps_figure,
 )
 from somatlas.report.colours import COSINES, U_MATRIX, ink_on
+from somatlas.report.control_figures import knobs_figure
+from somatlas.report.figures import VOID
+from somatlas.report.page import write_report
+from somatlas.report.sentences import map_text
+from somatlas.run import run_at
 
 RNG = np.random.default_rng(0)
-ALWAYS = {"layers", "map", "steps", "scaling", "plane", "cosines", "stability"}
+ALWAYS = {
+    "cosines",
+    "cosines-map",
+    "grid",
+    "knobs",
+    "layers",
+    "map",
+    "plane",
+    "scaling",
+    "stability",
+    "steps",
+}
 
 
 def drawn(figure: Figure) -> bool:
@@ -97,6 +118,8 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
     harmful, harmless = RNG.normal(size=(40, 5)) + 1, RNG.normal(size=(30, 5))
     som = SOM(grid=(2, 3), sigma=0.5, learning_rate=0.1, iterations=200, seed=0).fit(harmful)
     directions = som.weights_ - harmless.mean(axis=0)
+    single = harmful.mean(axis=0) - harmless.mean(axis=0)
+    among = space(harmful, harmless, som.weights_, som.edges())
     k, steps = np.arange(3), RNG.random(3)
     where = RNG.random((6, 2))
     ranks = given(np.array([0, 2]))
@@ -111,14 +134,30 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
         "layers": layers_figure(given(k), given(steps), given(steps), 1),
         "front": front_figure(given(where), given(where[:2]), given(where[0]), 0.5),
         "steps": steps_figure(
-            given(k), **dict.fromkeys(("asr", "kl", "compactness", "distance"), given(steps))
+            given(k),
+            ratio=[None, 0.5, 0.7],
+            **dict.fromkeys(
+                ("asr", "kl", "compactness", "harmless_compactness", "distance"), given(steps)
+            ),
         ),
         "scaling": scaling_figure(
-            given(k), given(RNG.random((3, 9, 3))), given(RNG.random((3, 7, 3))), given(steps)
+            given(k),
+            given(RNG.random((3, 9, 3))),
+            given(RNG.random((3, 7, 3))),
+            **dict.fromkeys(
+                ("stress", "compactness", "harmless_compactness", "distance"), given(steps)
+            ),
         ),
-        "plane": plane_figure(plane(harmful, harmless, directions), ranks),
+        "grid": grid_figure(
+            *(given(np.array(among[n])) for n in ("harmful", "harmless", "neurons", "edges")),
+            ranks=[0, None, 2, 3, 1, 4],
+            chosen=ranks,
+            variance=given(np.array(among["variance"])),
+        ),
+        "plane": plane_figure(plane(harmful, harmless, directions, single), ranks, {"sd": "ASR"}),
         "cosines": cosine_figure(given(cosine_matrix(directions)), ranks),
-        "stability": stability_figure(found),
+        "stability": stability_figure(found, ["sd"]),
+        "knobs": knobs_figure(given(where), given(where[0]), given(where[1]), ranks),
     }
     for name, figure in figures.items():
         assert drawn(figure), name
@@ -127,7 +166,137 @@ def test_every_figure_is_drawn_from_plain_arrays(given: Any) -> None:
         "steps": ("ASR, %", "KL on harmless replies,\nnats a token"),
     }.items():
         assert set(words) <= set(labels(figures[name]))
-    assert [round(axes.get_xlim()[1]) for axes in figures["stability"].axes] == [1, 94, 1]
+    for name in ("scaling", "grid"):  # one scale on every axis, and one frame in every panel
+        frames = [np.array([a.get_xlim(), a.get_ylim(), a.get_zlim()]) for a in figures[name].axes]
+        for axes, frame in zip(figures[name].axes, frames, strict=True):
+            np.testing.assert_array_equal(frame, frames[0])
+            scale = np.ptp(frame, axis=1) / axes.get_box_aspect()
+            np.testing.assert_allclose(scale, scale[0])
+            assert all(len(axis.get_ticklocs()) > 1 for axis in (axes.xaxis, axes.zaxis))
+    assert [round(axes.get_xlim()[1]) for axes in figures["stability"].axes] == [1, 1, 94, 1]
+
+
+def words_in(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_arrows_end_at_the_neurons_and_the_corner_says_what_is_given() -> None:
+    harmful, harmless = RNG.normal(size=(40, 5)) + 1, RNG.normal(size=(30, 5))
+    neurons, centre = harmful[:3], harmless.mean(axis=0)
+    content = plane(harmful, harmless, neurons - centre, harmful.mean(axis=0) - centre)
+    figure = plane_figure(content, [1], {"sd": "ASR 5 %", "md": "ASR 80 %"})
+    single, several = figure.axes
+    ends = [
+        [text.xy for text in axes.texts if getattr(text, "arrow_patch", None)]  # type: ignore[attr-defined]
+        for axes in (single, several)
+    ]
+    np.testing.assert_allclose(ends[0], [content["centroids"]["harmful"]], atol=1e-3)
+    np.testing.assert_allclose(ends[1], [*content["harmful"][:3], content["single"]], atol=1e-3)
+    for axes, words in ((single, "ASR 5 %"), (several, "ASR 80 %")):
+        assert words in [text.get_text() for text in axes.texts]
+
+
+def test_every_panel_of_the_scaling_has_its_spreads_and_distance() -> None:
+    numbers = {
+        "stress": [0.1, 0.2],
+        "compactness": [20.8, 17.1],
+        "harmless_compactness": [20.7, 17.6],
+        "distance": [9.5, 2.5],
+    }
+    figure = scaling_figure([0, 3], RNG.random((2, 9, 3)), RNG.random((2, 7, 3)), **numbers)
+    for axes, expected in zip(
+        figure.axes,
+        ("k = 0   (stress 0.10)\nHL σ 20.7   HF σ 20.8   Δμ 9.5", "HL σ 17.6   HF σ 17.1   Δμ 2.5"),
+        strict=True,
+    ):
+        assert expected in axes.get_title()
+
+
+def test_a_map_without_order_has_no_shade_and_says_why(whole: Path) -> None:
+    errors = json.loads((whole / "map.json").read_text())
+    assert "chance" in errors
+    found = {}
+    for ordered in (True, False):
+        (whole / "map.json").write_text(json.dumps({**errors, "ordered": ordered}))
+        found[ordered] = run_figures(whole)
+    shaded, plain = (found[ordered]["map"] for ordered in (True, False))
+    assert "U-matrix as colour" in shaded.caption
+    assert VOID in plain.caption
+    one, other = shaded.draw(), plain.draw()
+    assert "mean distance to neighbours" in words_in(one)
+    assert VOID not in words_in(one)
+    assert "mean distance to neighbours" not in words_in(other)
+    assert VOID in words_in(other)
+    faces = [{patch.get_facecolor() for patch in figure.axes[0].patches} for figure in (one, other)]
+    assert len(faces[0]) > 1
+    assert faces[1] == {(1.0, 1.0, 1.0, 1.0)}
+    assert VOID in found[False]["cosines-map"].caption
+    assert VOID not in found[True]["cosines-map"].caption
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_the_page_follows_the_maps_chance_level_and_names_how_many_tokens(
+    whole: Path, ordered: bool
+) -> None:
+    errors = json.loads((whole / "map.json").read_text()) | {"ordered": ordered}
+    (whole / "map.json").write_text(json.dumps(errors))
+    page = html.unescape(write_report(run_at(whole)).read_text())
+    assert map_text(errors) in page
+    assert ("void" in map_text(errors)) is not ordered
+    assert ("Its place means nothing here." in page) is not ordered
+    shades = set(re.findall(r"rgba\(var\(--cell\), ([\d.]+)\)", page))
+    assert (len(shades) > 1) is ordered
+    assert "KL on harmless, first 16 tokens, nats a token" in page
+    assert "KL on harmless, first 32 tokens, nats a token" in page
+    assert "so no interval is given" in page or "Too few steps" in page or "too alike" in page
+
+
+def test_the_maps_sentence_says_what_was_measured() -> None:
+    chance = {"mean": 0.73, "low": 0.49, "high": 0.91}
+    errors = {
+        "quantization": 16.0,
+        "topographic": 0.15,
+        "rank_correlation": 0.63,
+        "chance": {
+            "permutations": 1000,
+            "topographic": chance,
+            "rank_correlation": {"mean": 0.0, "low": -0.22, "high": 0.23},
+        },
+        "ordered": True,
+    }
+    for words in ("15%", "73% [49%, 91%]", "0.63", "[-0.22, 0.23]", "neighbours in space."):
+        assert words in map_text(errors)
+    assert "void" in map_text({**errors, "ordered": False})
+    assert "single neuron" in map_text({**errors, "chance": None, "rank_correlation": None})
+    assert "not measured" in map_text(None)
+
+
+def test_the_grids_lines_are_drawn_where_there_are_any() -> None:
+    neurons = RNG.random((4, 3))
+    for edges in ([], [[0, 1], [1, 3]]):
+        figure = grid_figure(RNG.random((9, 3)), RNG.random((5, 3)), neurons, edges)
+        lines = [np.array(line.get_data_3d()).T for line in figure.axes[0].get_lines()]
+        np.testing.assert_array_equal(
+            np.reshape(lines, (-1, 2, 3)), neurons[np.reshape(edges, (-1, 2)).astype(int)]
+        )
+
+
+def test_cosines_have_sd_and_stand_in_either_order(whole: Path) -> None:
+    found, atlas = run_figures(whole), json.loads((whole / "atlas.json").read_text())
+    directions, single = (
+        DirectionSet.load(whole / f"{name}.safetensors")
+        for name in ("directions", "single_direction")
+    )
+    ranked = list(range(len(directions)))
+    on_map = np.argsort(directions.neurons.numpy()).tolist()
+    assert on_map != ranked
+    for name, order in (("cosines", ranked), ("cosines-map", on_map)):
+        header, *rows = found[name].rows()
+        assert list(header) == ["rank", *map(str, order), "SD"]
+        vectors = np.concatenate([directions.vectors[order], single.vectors])
+        expected = 1 - squareform(pdist(vectors, "cosine"))
+        np.testing.assert_allclose([row[1:] for row in rows], expected, atol=1e-3)
+    assert len(atlas["cosines"]) == len(ranked)
 
 
 def grey(colours: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -83,8 +85,6 @@ def test_scaling_keeps_distances_where_three_dimensions_hold_them() -> None:
 @settings(max_examples=30)
 @given(seeds)
 def test_matching_is_the_best_of_all(seed: int) -> None:
-    import itertools
-
     rng = np.random.default_rng(seed)
     one, other = rng.normal(size=(4, 6)), rng.normal(size=(4, 6))
     matched = matched_cosines(one, other)
@@ -114,6 +114,36 @@ def test_ablating_what_tells_clusters_apart_brings_them_together() -> None:
     difference = one.mean(axis=0) - other.mean(axis=0)
     P = Projection(difference[None]).matrix().numpy()
     assert centroid_distance(one @ P, other @ P) < 1e-9
+
+
+def test_a_shuffle_within_strata_equals_the_enumeration_of_all() -> None:
+    neurons = np.array([0, 0, 1, 1, 0, 1, 1, 2])
+    categories = np.array(["a", "b", "a", "b", "a", "a", "b", "b"])
+    strata = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    nats = [
+        mutual_info_score(neurons, [*one, *other])
+        for one in itertools.permutations(categories[:4])
+        for other in itertools.permutations(categories[4:])
+    ]
+    observed = mutual_info_score(neurons, categories)
+    expected = np.mean(np.array(nats) >= observed - 1e-12)
+    bits, chance, p = permutation_test(neurons, categories, strata=strata, permutations=4000)
+    assert bits == pytest.approx(observed / np.log(2))
+    assert chance == pytest.approx(np.mean(nats) / np.log(2), abs=0.01)
+    assert p == pytest.approx(expected, abs=0.03)
+    free = permutation_test(neurons, categories, permutations=4000)
+    assert abs(free[1] - chance) > 0.01  # another null than this one, at ten standard errors
+
+
+def test_labels_that_follow_the_strata_alone_are_no_more_than_chance_within_them() -> None:
+    """Every category in every form as often, and neurons that are forms: a free shuffle breaks the
+    balance that the observed order has, so that it always tells more."""
+    form = np.repeat(np.arange(4), 20)
+    category = np.tile(np.arange(5), 16)
+    assert permutation_test(form, category, permutations=200)[1] > 0.05
+    assert permutation_test(form, category, strata=form, permutations=200) == pytest.approx(
+        (0, 0, 1)
+    )
 
 
 def test_chance_is_told_from_dependence() -> None:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from command import Command
+from architectures import build
+from broken import trial
+from command import SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE, save_tiny, tiny_tokenizer
 from somatlas import InputError
+from somatlas.exports.checkpoint import probe_logits
 from somatlas.models import memory
+from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+from somatlas.models.plain_text import plain_text_loss
 
 
 def test_pickled_weights_are_never_loaded(command: Command, tmp_path: Path) -> None:
@@ -24,6 +35,148 @@ def test_pickled_weights_are_never_loaded(command: Command, tmp_path: Path) -> N
     (folder / "model.safetensors").unlink()
     message = command.fails("doctor", folder)
     assert "no safetensors weights, and pickled ones are never loaded" in message
+
+
+def edited(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> Path:
+    """A tiny checkpoint whose tensors were changed."""
+    save_tiny(folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+DOWN = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.pop(DOWN), f"lacks weights that it needs: {DOWN}"),
+        (lambda w: w.update({"other": w.pop(DOWN)}), f"{DOWN}; nothing reads other"),
+        (lambda w: w.update({DOWN: w[DOWN].T.contiguous()}), f"{DOWN} has the shape 64x32, 32x64"),
+        (lambda w: w.update({DOWN: w[DOWN].to(torch.int8)}), f"{DOWN} is stored as I8"),
+        (
+            lambda w: w.update(
+                {DOWN: w[DOWN].to(torch.float8_e4m3fn), f"{DOWN}_scale_inv": torch.ones(1, 1)}
+            ),
+            f"{DOWN} is stored as F8_E4M3",
+        ),
+    ],
+)
+def test_what_a_model_would_run_without_is_named(
+    change: Callable[[dict[str, Tensor]], object], said: str, command: Command, tmp_path: Path
+) -> None:
+    for stage in ("doctor", "represent"):
+        folder = edited(tmp_path / stage, change)
+        assert said in command.fails(stage, folder, "--out", tmp_path / "runs")
+
+
+def test_a_lost_expert_is_named_by_its_own_name(tmp_path: Path) -> None:
+    """The library stacks experts, and speaks of the stack alone."""
+    build("Mixtral").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    lost = next(key for key in tensors if "experts.2." in key)
+    del tensors[lost]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"lacks weights that it needs: {re.escape(lost)}"):
+        load_model(str(tmp_path))
+
+
+def test_what_nothing_reads_is_named_by_doctor_and_in_the_run(
+    command: Command, tmp_path: Path
+) -> None:
+    extra = {"mtp.fc.weight": torch.ones(3, 3), "model.layers.4.mlp.up_proj.weight": torch.ones(2)}
+    folder = edited(tmp_path / "m", lambda w: w.update(extra))
+    result = command("doctor", folder)
+    assert result.code == 0
+    assert all(f"{name}" in result.out for name in extra)
+    result = command("represent", folder, *SMALL_STAGES["represent"], "--out", tmp_path / "runs")
+    assert "nothing reads" in result.err
+    run = tmp_path / "runs" / "m" / "default"
+    record = json.loads((run / "model.json").read_text())
+    assert record["unread"] == sorted(extra)
+    command("report", run)
+    assert "mtp.fc.weight" in (run / "report.html").read_text()
+
+
+def test_a_run_of_other_weights_is_not_gone_on_with(command: Command, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "m")
+    place = ("--out", tmp_path / "runs")
+    assert command("represent", folder, *SMALL_STAGES["represent"], *place).code == 0
+    tensors = load_file(folder / "model.safetensors")
+    tensors[DOWN][3, 5] += 0.01
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    message = command.fails("layers", folder, *SMALL_STAGES["layers"], *place)
+    assert "made with other weights" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.update({DOWN: w[DOWN].to(torch.float8_e4m3fn)}), f"{DOWN} stored as F8_E4M3"),
+        (lambda w: w[DOWN].zero_(), f"every value of {DOWN} is the same"),
+        (lambda w: w["model.layers.2.input_layernorm.weight"].zero_(), "not so in other blocks"),
+        (lambda w: w["model.embed_tokens.weight"][9].fill_(torch.nan), "NaN or infinite"),
+    ],
+)
+def test_what_is_odd_about_values_is_said(
+    change: Callable[[dict[str, Tensor]], object], said: str, tmp_path: Path
+) -> None:
+    lm = load_model(str(edited(tmp_path, change)))
+    assert any(said in note for note in lm.notes), lm.notes
+
+
+def test_a_model_that_predicts_no_text_is_said_to_be_none(tiny: LanguageModel) -> None:
+    """Of random values; one that knows the next token is none the worse than a unigram model."""
+    assert any("does not look like a language model: loss" in note for note in tiny.notes)
+
+    class Knows(torch.nn.Module):
+        config, device = tiny.model.config, torch.device("cpu")
+
+        def forward(self, input_ids: Tensor, **_: Any) -> Any:
+            following = input_ids.roll(-1, dims=1)
+            logits = torch.nn.functional.one_hot(following, 261) * 8.0
+            return type("Output", (), {"logits": logits})
+
+    found = plain_text_loss(replace(tiny, model=Knows()))
+    assert found.is_language
+    assert found.model < 0.2
+    assert 2.5 < found.unigram < 4  # letters of English: 2.9 nats
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"]
+)
+def test_a_file_that_is_cut_is_named(name: str, command: Command, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "m")
+    (folder / name).write_bytes((folder / name).read_bytes()[:60])
+    message = command.fails("doctor", folder)
+    assert name.removesuffix(".jinja").replace("_", " ") in message.replace("_", " ")
+
+
+@pytest.mark.slow
+def test_checkpoints_broken_at_random_are_not_run_without_a_word() -> None:
+    """A square matrix that was transposed is as random as it was: there is nothing to see."""
+    rows = trial(40)
+    silent = [row for row in rows if row[2] == "SILENT"]
+    assert all(way == "tensor transposed" and "self_attn" in what for way, what, *_ in silent)
+    assert len(silent) <= 2
+
+
+def test_a_flat_configuration_of_qwen2_5_vl_loads(tmp_path: Path) -> None:
+    """As on the hub: the text's settings stand beside the vision's, not in a table of their own."""
+    build("Qwen2.5-VL").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    nested = load_model(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    text = config.pop("text_config")
+    del text["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps({**text, **config}))
+    flat = load_model(str(tmp_path))
+    assert type(flat.model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+    torch.testing.assert_close(probe_logits(flat), probe_logits(nested))
 
 
 def test_code_that_comes_with_a_model_is_not_run_unless_asked(

@@ -19,7 +19,7 @@ from somatlas.config import Config
 from somatlas.prompts import SPLITS, Prompt
 from somatlas.prompts.duplicates import NEAR, near_pairs, shingles
 from somatlas.prompts.files import read_prompts
-from somatlas.prompts.hub import hub_prompts, paper_prompts
+from somatlas.prompts.hub import hub_prompts, layer_rule_prompts, paper_prompts, shuffled
 from somatlas.prompts.sources import configured_prompts, split_prompts
 
 ROWS = [{"instruction": f"Ask {i}, “quoted”", "category": "a"} for i in range(3)]
@@ -165,32 +165,88 @@ def test_without_the_extra_the_hub_says_what_to_install(monkeypatch: pytest.Monk
         hub_prompts("me/set", None)
 
 
-def test_the_papers_sets_are_filtered_as_the_paper_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    sorry = [
-        {"turns": [f"s{i}"], "category": 1, "prompt_style": "caesar" if i % 2 else "base"}
-        for i in range(10)
-    ]
-    alpaca = [{"instruction": f"a{i}", "input": "x" if i % 3 == 0 else ""} for i in range(9100)]
+ALPACA_SIZE = 6400
+
+
+@pytest.fixture
+def papers_hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """Made tables of the shapes that the paper's sets have."""
     kinds = ("standard", "copyright", "standard")
     behaviours = [
         {"Behavior": f"b{i}", "FunctionalCategory": kind, "SemanticCategory": "c"}
         for i, kind in enumerate(kinds)
     ]
-    FakeHub(
+    styles = ("base", "caesar", "morse", "slang")
+    hub = FakeHub(
         {
-            "sorry-bench/sorry-bench-202406:train": sorry,
-            "tatsu-lab/alpaca:train": alpaca,
+            "sorry-bench/sorry-bench-202406:train": [
+                {"turns": [f" s{i}\n"], "category": i % 45, "prompt_style": styles[i % 4]}
+                for i in range(9000)
+            ],
+            "tatsu-lab/alpaca:train": [
+                {
+                    "instruction": " " if i == 7 else f"a{i % 6390}",
+                    "input": "x" if i % 3 == 0 else "",
+                }
+                for i in range(ALPACA_SIZE)
+            ],
             "harmbench_behaviors_text_val.csv": behaviours,
             "harmbench_behaviors_text_test.csv": behaviours,
+            **{
+                f"{side}_{split}.json": [
+                    {"instruction": f"{side} {split} {i}", "category": None} for i in range(200)
+                ]
+                for side in ("harmful", "harmless")
+                for split in ("train", "val")
+            },
         }
-    ).install(monkeypatch)
+    )
+    hub.install(monkeypatch)
+    return hub
+
+
+def test_the_papers_train_rows_come_in_the_papers_order(papers_hub: FakeHub) -> None:
+    """The first rows that the filter leaves, then shuffled: not shuffled and then the first."""
+    sorry = papers_hub.tables["sorry-bench/sorry-bench-202406:train"]
+    sorry = [r for r in sorry if r["prompt_style"] not in ("caesar", "morse")][:4000]
+    alpaca = papers_hub.tables["tatsu-lab/alpaca:train"][:6000]
     prompts = paper_prompts()
-    assert [p.text for p in prompts.positive["train"]] == ["s0", "s2", "s4", "s6", "s8"]
+    positive = [(p.text, p.category) for p in prompts.positive["train"]]
+    assert positive == [(r["turns"][0], str(r["category"])) for r in shuffled(sorry)]
+    assert len(positive) == 4000
+    expected = [r["instruction"] for r in shuffled(alpaca) if r["instruction"].strip()]
+    assert [p.text for p in prompts.negative["train"]] == expected
+    assert len(expected) == 5999  # rows with an input are kept, the blank one is not
+
+
+@pytest.mark.parametrize("count", [4000, 6000])
+def test_the_order_is_that_of_the_library_the_paper_uses(count: int) -> None:
+    order = shuffled(range(count))
+    if count == 4000:  # as datasets 5.2 gives them: where it is not installed too
+        assert order[:5] == [1144, 1690, 1586, 2056, 2708]
+    datasets = pytest.importorskip("datasets")
+    assert datasets.Dataset.from_dict({"i": range(count)}).shuffle(seed=42)["i"][:] == order
+
+
+def test_harmless_val_and_test_rows_are_new_and_complete(papers_hub: FakeHub) -> None:
+    prompts = paper_prompts()
     assert [p.text for p in prompts.positive["val"]] == ["b0", "b2"]
-    assert len(prompts.negative["train"]) == 6000
-    assert all(len(prompts.negative[s]) == 2 for s in ("val", "test"))
-    every = [p.text for s in SPLITS for p in prompts.negative[s]]
-    assert len(set(every)) == len(every)
+    assert [p.text for p in prompts.negative["val"]] == ["a6001", "a6002"]
+    assert [p.text for p in prompts.negative["test"]] == ["a6004", "a6005"]
+    papers_hub.tables["tatsu-lab/alpaca:train"][6001]["instruction"] = "a5"  # one that trains
+    assert [p.text for p in paper_prompts().negative["val"]] == ["a6002", "a6004"]
+
+
+def test_the_layer_rules_own_prompts_are_drawn_as_the_paper_draws_them(papers_hub: FakeHub) -> None:
+    prompts = layer_rule_prompts()
+    rng = random.Random(42)
+    for split, count in (("train", 128), ("val", 32)):
+        for name, side in (("harmful", prompts.positive), ("harmless", prompts.negative)):
+            rows = [f"{name} {split} {i}" for i in range(200)]
+            assert [p.text for p in side[split]] == rng.sample(rows, count)
+    papers_hub.tables["harmful_val.json"] = papers_hub.tables["harmful_val.json"][:31]
+    with pytest.raises(InputError, match=r"31 prompts, fewer than the 32.*--layer-data own"):
+        layer_rule_prompts()
 
 
 def user(text: Any, **more: Any) -> dict[str, Any]:

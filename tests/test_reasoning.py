@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from command import SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE, save_tiny, tiny_tokenizer
 from somatlas.evaluation import CONDITIONS, Completion
 from somatlas.files import write_jsonl
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.load import load_model
 from somatlas.reasoning import opens_reasoning, part_reasoning
 from somatlas.run import Run, run_at
 from somatlas.stages.judge import judge_stage
@@ -62,6 +65,100 @@ def test_a_reply_goes_on_with_the_block_that_its_prompt_opened(
     reply: str, reasoning: str, answer: str
 ) -> None:
     assert part_reasoning(reply, opened=True) == (reasoning, answer)
+
+
+CHANNELS = "<|end|><|start|>assistant<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reasoning", "answer"),
+    [
+        (f"<|channel|>analysis<|message|>Hm.{CHANNELS}Yes<|return|>", "Hm.", "Yes"),
+        ("<|channel|>analysis<|message|>Cut sho", "Cut sho", ""),
+        ("<|channel|>final<|message|>Yes", "", "Yes"),
+        ("<|channel|>commentary to=f <|constrain|>json<|message|>{}<|call|>", "{}", ""),
+        ("analysisHm.assistantfinalYes", "Hm.", "Yes"),
+        ("analysis of the text", "", "analysis of the text"),
+        ("[THINK]Hm.[/THINK]Yes", "Hm.", "Yes"),
+        ("<thought>\nHm.\n</thought>\nYes", "Hm.", "Yes"),
+        ("<seed:think>Hm.</seed:think>Yes", "Hm.", "Yes"),
+        ("<|START_THINKING|>Hm.<|END_THINKING|>Yes", "Hm.", "Yes"),
+        ("<|channel>thought\nHm.<channel|>Yes", "Hm.", "Yes"),
+        ("Hm.[/THINK]Yes", "Hm.", "Yes"),
+    ],
+)
+def test_marks_of_other_models_part_reasoning_too(reply: str, reasoning: str, answer: str) -> None:
+    assert part_reasoning(reply) == (reasoning, answer)
+
+
+def test_a_harmony_prompt_that_opens_a_channel() -> None:
+    head = "<|start|>assistant<|channel|>analysis<|message|>"
+    assert opens_reasoning(head)
+    assert not opens_reasoning(head.replace("analysis", "final"))
+    assert part_reasoning(f"Hm.{CHANNELS}Yes", opened=True) == ("Hm.", "Yes")
+
+
+# A template that renders reasoning between marks of its own.
+OWN = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<reply>"
+    "{% if m.reasoning_content %}((\n{{ m.reasoning_content }}\n))\n{% endif %}"
+    "{{ m.content }}{% else %}<user>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<reply>{% endif %}"
+)
+OWN_OPENED = OWN.replace("%}<reply>{% endif %}", "%}<reply>((\n{% endif %}")
+
+
+def test_a_templates_own_marks_are_read_off_it(tmp_path: Path) -> None:
+    lm = load_model(str(tiny_with(OWN, tmp_path / "own")))
+    assert lm.marks == ("((\n", "\n))\n")
+    assert lm.part_reasoning("((Hm.)) Yes", opened=False) == ("Hm.", "Yes")
+    assert load_model(str(save_tiny(tmp_path / "plain"))).marks is None
+
+
+@pytest.mark.parametrize(
+    ("template", "opened"),
+    [(OWN_OPENED, "((\n\n))\n"), (CHAT_TEMPLATE + OPENED, "<think>\n\n</think>\n\n")],
+)
+def test_refusal_is_looked_for_behind_the_reasoning(
+    template: str, opened: str, tmp_path: Path
+) -> None:
+    """The first token of the answer is scored, not the first of the thoughts."""
+    lm = load_model(str(tiny_with(template, tmp_path / "m")))
+    assert lm.opens_reasoning("Hi")
+    behind = [*lm.token_ids("Hi"), *lm.skip]
+    assert lm.tokenizer.decode(behind).endswith(opened)
+    [(_, log_p)] = lm.next_token_log_probabilities(["Hi"], 1)
+    with torch.no_grad():
+        logits = lm.model(input_ids=torch.tensor([behind])).logits[:, -1]
+    torch.testing.assert_close(log_p, logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_that_begins_to_think_by_itself_is_skipped_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_with(OWN, tmp_path / "m")
+    assert load_model(str(folder)).skip == ()
+    first = tiny_tokenizer()("(", add_special_tokens=False)["input_ids"][0]
+
+    def thinks(self: LanguageModel, prompts: Sequence[str], _size: int) -> Any:
+        yield [0, 1], torch.nn.functional.one_hot(torch.tensor([first] * 2), 261).float()
+
+    monkeypatch.setattr(LanguageModel, "next_token_log_probabilities", thinks)
+    lm = load_model(str(folder))
+    assert lm.tokenizer.decode(list(lm.skip)) == "((\n\n))\n"
+
+
+def test_special_tokens_that_mark_reasoning_are_kept_and_others_left_out(tmp_path: Path) -> None:
+    lm = load_model(str(save_tiny(tmp_path)))
+    special = ["[THINK]", "[/THINK]", "<|channel|>", "<|message|>", "<|end|>", "<|other|>"]
+    lm.tokenizer.add_special_tokens({"additional_special_tokens": special})
+    text = "[THINK]Hm.[/THINK]<|other|>Yes<eos>"
+    ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+    [reply] = lm.reply_texts([ids])
+    assert reply == "[THINK]Hm.[/THINK]Yes"
+    harmony = "<|channel|>analysis<|message|>Hm.<|end|><|channel|>final<|message|>Yes"
+    ids = lm.tokenizer(harmony, add_special_tokens=False)["input_ids"]
+    assert lm.part_reasoning(lm.reply_texts([ids])[0], opened=False) == ("Hm.", "Yes")
 
 
 def test_a_prompt_opens_reasoning_where_it_ends_in_an_open_block() -> None:

@@ -22,7 +22,12 @@ from somatlas.config import Config
 from somatlas.files import read_json, read_tensors
 from somatlas.report.gaps import finishing_command, missing_parts
 from somatlas.report.page import refresh_report, write_report
-from somatlas.report.sentences import over_refusal_text, search_text, stability_text
+from somatlas.report.sentences import (
+    over_refusal_text,
+    search_text,
+    stability_summary,
+    stability_text,
+)
 from somatlas.run import Run, run_at
 
 HOSTILE = "<script>alert(1)</script>"
@@ -55,7 +60,7 @@ def test_the_page_stands_alone_and_what_it_quotes_stays_text(run: Path) -> None:
     assert "&lt;script&gt;alert(1)" in page
     assert len(page) < 6_000_000
     assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
-    assert page.count("data:image/svg+xml") == 6 + 1
+    assert page.count("data:image/svg+xml") == 7 + 1
     csv = (run / "figures" / "map.csv").read_text()
     assert f"'{FORMULA}" in csv
     assert f",{FORMULA}" not in csv
@@ -164,23 +169,58 @@ def test_what_chance_would_show_is_not_read_into_over_refusal() -> None:
     assert over_refusal_text(none).endswith("the model refused none.")
 
 
-def repeats(angle: float, cosine: float, rand: float | None = None) -> dict[str, Any]:
-    means = {"largest_angle": angle, "matched_cosine": cosine, "rand": rand}
-    one = {n: None if m is None else {"mean": m, "low": m, "high": m} for n, m in means.items()}
-    return {"samples": one, "seeds": one, "repeats": 20, "share": 0.8, "k": 3}
+def repeats(
+    angle: float, cosine: float, rand: float | None = None, free: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """A record of stability; free: angle and cosine with SD projected out, where not the same."""
+
+    def sides(angle: float, cosine: float, rand: float | None) -> dict[str, Any]:
+        means = {
+            "largest_angle": angle,
+            "matched_cosine": cosine,
+            "rank_cosine": cosine,
+            "rand": rand,
+        }
+        one = {
+            n: None if m is None else {"mean": m, "low": m - 0.05, "high": m + 0.05}
+            for n, m in means.items()
+        }
+        return {"samples": one, "seeds": one}
+
+    own = sides(angle, cosine, rand)
+    without = sides(*(free or (angle, cosine)), None)
+    return {**own, "without_sd": without, "repeats": 20, "share": 0.8, "k": 3, "nearest": True}
 
 
 def test_no_more_is_concluded_from_stability_than_it_shows() -> None:
-    floor = {"covariance": repeats(80, 0.4)}
+    """What counts is what is shared beyond SD, against the floor that shares most of it."""
+    floors = {"shifted": repeats(85, 0.2), "partition": repeats(20, 0.9, free=(80, 0.4))}
     for own, words in (
-        (repeats(78, 0.45), "Neither single directions nor their span"),
-        (repeats(30, 0.45), "read the span, not them"),
+        (repeats(20, 0.95, free=(85, 0.42)), "neither single directions nor their span"),
+        (repeats(30, 0.95, free=(30, 0.44)), "read the span, not them"),
         (repeats(60, 0.8), "not what one of them means"),
         (repeats(20, 0.9, 0.3), "not what one of them means"),
         (repeats(20, 0.9, 0.8), "does not make them the model's own parts"),
     ):
-        assert words in stability_text({"som": own, **floor})
+        text = stability_text({"som": own, **floors})
+        assert words in text
+        assert "partition (means of a random partition" in text
+        real = words.startswith(("not what", "does not"))
+        head = stability_summary({"som": own, **floors})
+        assert ("no more than directions that learn nothing" not in head) == real
+    assert "the 3 directions by som nearest to the chosen" in text
     assert "What chance would give is not shown" in stability_text({"leace": repeats(20, 0.9)})
+    assert "It learns nothing" in stability_text({"points": repeats(20, 0.9), **floors})
+    single = {**repeats(5, 1), "without_sd": None}
+    assert "the mean difference and nothing else" in stability_text({"sd": single, **floors})
+
+
+def test_a_rank_that_names_another_direction_each_time_is_named() -> None:
+    own = repeats(20, 0.9)
+    own["samples"] = {**own["samples"], "rank_cosine": {"mean": 0.2, "low": 0.1, "high": 0.3}}
+    text = stability_text({"som": own, "shifted": repeats(80, 0.3)})
+    assert "Directions of the same rank have cosine 0.20" in text
+    assert "not what one of them means" in text
 
 
 def test_a_search_that_kept_no_trial_within_its_limit_says_so(whole: Path) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
+from command import Command
 from somatlas import InputError
+from somatlas.generation import first_reply_tokens
 from somatlas.models.language_model import LanguageModel
+from somatlas.prompts import bundled_prompts
+from somatlas.prompts.sets import texts
+from somatlas.representation_store import RepresentationStore
 from somatlas.representations import represent
 
 PROMPTS = [
@@ -45,6 +53,98 @@ def test_batches_equal_single_prompts(tiny: LanguageModel, batch_size: int) -> N
     actual = represent(tiny, PROMPTS, range(tiny.n_layers), batch_size=batch_size)
     assert actual.shape == (5, 4, 32)
     torch.testing.assert_close(actual, reference(tiny, PROMPTS), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("position", [-4, -2, 1, 3])
+def test_any_token_of_the_prompt_can_be_read(tiny: LanguageModel, position: int) -> None:
+    """The paper's --token_pos, an index into transformers' own hidden states."""
+    actual = represent(tiny, PROMPTS[:3], range(3), batch_size=2, position=position)
+    with torch.no_grad():
+        for vectors, prompt in zip(actual, PROMPTS, strict=False):
+            ids = torch.tensor([tiny.token_ids(prompt)])
+            states = tiny.model(input_ids=ids, output_hidden_states=True).hidden_states
+            expected = torch.stack([state[0, position] for state in states[1:-1]])
+            torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("token", [1, 3])
+def test_a_token_of_the_models_own_reply_can_be_read(tiny: LanguageModel, token: int) -> None:
+    """The paper's --generate: transformers' hidden states at that step of its own generation."""
+    replies = first_reply_tokens(tiny, PROMPTS, token, batch_size=2)
+    actual = represent(tiny, PROMPTS, range(3), batch_size=2, suffixes=replies)
+    for vectors, reply, prompt in zip(actual, replies, PROMPTS, strict=True):
+        output = tiny.model.generate(
+            torch.tensor([tiny.token_ids(prompt)]),
+            max_new_tokens=token + 1,
+            do_sample=False,
+            eos_token_id=None,
+            output_hidden_states=True,
+            return_dict_in_generate=True,
+        )
+        assert reply == output.sequences[0, -token - 1 : -1].tolist()
+        expected = torch.stack([state[0, -1] for state in output.hidden_states[token][1:-1]])
+        torch.testing.assert_close(vectors, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_run_reads_the_token_it_was_told(
+    command: Command, tiny_folder: Path, tiny: LanguageModel, tmp_path: Path
+) -> None:
+    place = (tiny_folder, "--train-prompts", "16", "--out", tmp_path)
+    prompts = bundled_prompts().limited({"train": 16}).positive["train"]
+    for name, flags, token in (
+        ("position", ("--token-position", "-2"), "prompt -2"),
+        ("reply", ("--reply-token", "2"), "reply 2"),
+    ):
+        result = command("represent", *place, "--name", name, *flags)
+        assert result.code == 0, result.err
+        folder = tmp_path / "tiny" / name / "representations"
+        assert json.loads((folder / "index.json").read_text())["token"] == token
+        suffixes = first_reply_tokens(tiny, texts(prompts), 2, 8) if name == "reply" else None
+        expected = represent(
+            tiny,
+            texts(prompts),
+            [1],
+            batch_size=8,
+            position=-1 if suffixes else -2,
+            suffixes=suffixes,
+        )
+        stored = RepresentationStore.open(folder).at("positive", 1)
+        torch.testing.assert_close(stored, expected[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_reply_that_ends_early_is_read_at_its_last_token_and_said(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Whatever comes first ends the reply here: every reply is empty."""
+    model = tmp_path / "tiny"
+    shutil.copytree(tiny_folder, model)
+    settings = json.loads((model / "generation_config.json").read_text())
+    every = json.dumps(settings | {"eos_token_id": list(range(261))})
+    (model / "generation_config.json").write_text(every)
+    place = (model, "--train-prompts", "16", "--out", tmp_path / "runs")
+    result = command("represent", *place, "--reply-token", "2")
+    assert "32 replies end before their token 2" in result.err
+    assert command("represent", *place, "--name", "last").code == 0
+    vectors = [
+        RepresentationStore.open(tmp_path / "runs" / "tiny" / name / "representations")
+        for name in ("default", "last")
+    ]
+    torch.testing.assert_close(*(store.at("negative", 2) for store in vectors))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--token-position", "0"), "all prompts are the same up to token 0"),
+        (("--token-position", "-999"), "none at position -999"),
+        (("--token-position", "-2", "--reply-token", "1"), "give one of them"),
+    ],
+)
+def test_a_token_that_cannot_be_read_is_refused(
+    command: Command, tiny_folder: Path, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    place = (tiny_folder, "--train-prompts", "16", "--out", tmp_path)
+    assert message in command.fails("represent", *place, *flags)
 
 
 def test_layers_come_in_the_order_asked(tiny: LanguageModel) -> None:

@@ -28,7 +28,18 @@ FILES = {
     "atlas.json",
     *(
         f"figures/{name}.{ending}"
-        for name in ("cosines", "layers", "map", "plane", "scaling", "stability", "steps")
+        for name in (
+            "cosines",
+            "cosines-map",
+            "grid",
+            "knobs",
+            "layers",
+            "map",
+            "plane",
+            "scaling",
+            "stability",
+            "steps",
+        )
         for ending in ("csv", "pdf", "svg")
     ),
     "completions/base.jsonl",
@@ -42,6 +53,7 @@ FILES = {
     "cost.json",
     "cost.txt",
     "layers.json",
+    "map.json",
     "map.png",
     "map.safetensors",
     "report.html",

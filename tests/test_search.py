@@ -151,6 +151,29 @@ def test_a_search_that_is_extended_equals_one_that_was_longer_from_the_start(
     assert trials_of(tmp_path / "short") == trials_of(tmp_path / "long")
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_first_trials_are_random_and_their_number_is_no_share_of_the_budget(
+    tmp_path: Path, ordered: bool
+) -> None:
+    """The paper's code draws the first quarter of its budget at random: here 6 of 24."""
+    space = SubsetSpace(candidates=10, k=3, ordered=ordered)
+
+    def trials(name: str, startup: int, *budgets: int) -> list[Ranks]:
+        sampler = SubsetSampler(space, 0, startup=startup)
+        storage = open_storage(storage_url(tmp_path / name))
+        study = open_study(storage, "s", sampler, ["maximize"], {})
+        for budget in budgets:
+            search(study, space, values, budget)
+        return [ranks for ranks, _ in finished_trials(study, space)]
+
+    proposed, chance = trials("a", 6, 24), trials("b", 24, 24)
+    assert proposed[:6] == chance[:6]
+    assert proposed[6:] != chance[6:]
+    best = [max(value(ranks).asr for ranks in some) for some in (proposed[6:], chance[6:])]
+    assert best[0] >= best[1]
+    assert trials("c", 6, 10, 24) == proposed  # extended
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("stop_after", [1, 5, 7])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(

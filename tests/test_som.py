@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 from minisom import MiniSom
 
 from somatlas import SOM, DirectionSet, InputError
-from somatlas.som import fit_all
+from somatlas.config import Config
+from somatlas.som import SIGMA, fit_all
 
 
 def samples(n: int, d: int, seed: int) -> np.ndarray:
@@ -20,10 +24,15 @@ def samples(n: int, d: int, seed: int) -> np.ndarray:
     return (centres[rng.integers(5, size=n)] + rng.normal(size=(n, d))).astype(np.float32)
 
 
-def minisom(X: np.ndarray, grid: tuple[int, int], topology: str, seed: int, steps: int) -> MiniSom:
+PAPER_SIGMA = 0.33
+
+
+def minisom(
+    X: np.ndarray, grid: tuple[int, int], topology: str, seed: int, steps: int, sigma: float
+) -> MiniSom:
     """A MiniSom made and trained as the paper's code does it."""
     som = MiniSom(
-        *grid, X.shape[1], sigma=0.33, learning_rate=0.01, random_seed=seed, topology=topology
+        *grid, X.shape[1], sigma=sigma, learning_rate=0.01, random_seed=seed, topology=topology
     )
     som.random_weights_init(X)
     som.train_random(X, steps)
@@ -32,14 +41,15 @@ def minisom(X: np.ndarray, grid: tuple[int, int], topology: str, seed: int, step
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
 @pytest.mark.parametrize("topology", ["hexagonal", "rectangular"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("sigma", [PAPER_SIGMA, SIGMA])
+@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("d", [64, 576])
 def test_weights_hits_and_ranks_equal_minisoms(
-    grid: tuple[int, int], topology: str, seed: int, d: int
+    grid: tuple[int, int], topology: str, sigma: float, seed: int, d: int
 ) -> None:
     X = samples(300, d, seed)
-    theirs = minisom(X, grid, topology, seed, steps=2000)
-    ours = SOM(grid=grid, topology=topology, iterations=2000, seed=seed).fit(X)
+    theirs = minisom(X, grid, topology, seed, 2000, sigma)
+    ours = SOM(grid=grid, topology=topology, sigma=sigma, iterations=2000, seed=seed).fit(X)
 
     expected = theirs.get_weights().reshape(-1, d)
     np.testing.assert_allclose(ours.weights_, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
@@ -72,7 +82,7 @@ def test_the_u_matrix_equals_minisoms_scaled_to_its_largest(
     # where the number of columns is even, so only odd numbers can agree.
     X = samples(200, 8, 0)
     ours = SOM(grid=grid, topology=topology, iterations=500).fit(X)
-    theirs = minisom(X, grid, topology, 0, 500)
+    theirs = minisom(X, grid, topology, 0, 500, SIGMA)
     mean_distances = theirs.distance_map(scaling="mean").ravel()
     np.testing.assert_allclose(ours.u_matrix() / ours.u_matrix().max(), mean_distances, rtol=1e-6)
 
@@ -92,6 +102,32 @@ def test_neighbours_on_the_grid_are_one_step_apart(topology: str) -> None:
     inner = distances[1 * 5 + 2]
     expected = 6 if topology == "hexagonal" else 4
     assert np.isclose(inner, 1.0).sum() == expected
+
+
+def test_the_grids_lines_join_each_pair_of_neighbours_once() -> None:
+    hexagonal, square = (SOM(grid=(4, 5), topology=t) for t in ("hexagonal", "rectangular"))
+    gaps = np.linalg.norm(np.diff(hexagonal.coordinates()[hexagonal.edges()], axis=1)[:, 0], axis=1)
+    np.testing.assert_allclose(gaps, 1)
+    # Lines of 4 have 3 edges each; between two lines every hexagon has two, but for one at the end.
+    assert len(hexagonal.edges()) == 5 * 3 + 4 * (2 * 4 - 1)
+    assert len(square.edges()) == 5 * 3 + 4 * 4  # no diagonals
+    assert len(SOM(grid=(1, 1)).edges()) == 0
+
+
+def test_the_commands_default_width_is_the_librarys_and_the_recipes_the_papers() -> None:
+    assert Config(model="m").sigma == SOM().sigma == SIGMA
+    recipes = list((files("somatlas") / "data" / "recipes").iterdir())
+    assert len(recipes) == 8
+    for recipe in recipes:
+        assert tomllib.loads(recipe.read_text())["sigma"] == PAPER_SIGMA
+
+
+def test_neurons_without_hits_give_no_direction() -> None:
+    X = np.repeat(samples(2, 6, 0), 30, axis=0)  # two places for nine neurons
+    som = SOM(grid=(3, 3), sigma=1.5, iterations=500).fit(X)
+    alive = np.flatnonzero(som.hits_)
+    assert 0 < len(alive) <= 2
+    assert sorted(DirectionSet.from_som(som, np.zeros(6)).neurons.tolist()) == alive.tolist()
 
 
 def test_tensors_and_arrays_give_the_same_map() -> None:

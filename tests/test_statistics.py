@@ -84,22 +84,17 @@ def test_holm_corrects_in_order_and_never_reverses() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(4, 40))
-def test_correlation_equals_scipys_with_its_interval(seed: int, n: int) -> None:
+def test_correlation_equals_scipys(seed: int, n: int) -> None:
     rng = random.Random(seed)
     x = [rng.gauss(0, 1) for _ in range(n)]
     y = [a + rng.gauss(0, 1) for a in x]
-    found = correlation(x, y)
-    expected = pearsonr(x, y)
-    assert found is not None
-    assert found[0] == pytest.approx(expected.statistic)
-    interval = expected.confidence_interval(0.95)
-    assert found[1:] == pytest.approx((interval.low, interval.high), abs=1e-9)
+    assert correlation(x, y) == pytest.approx(pearsonr(x, y).statistic)
 
 
 def test_no_correlation_where_nothing_varies() -> None:
     assert correlation([1, 2, 3], [1, 2, 3]) is None
     assert correlation([1, 1, 1, 1], [1, 2, 3, 4]) is None
-    assert correlation([1, 2, 3, 4], [2, 4, 6, 8]) == (1, 1, 1)
+    assert correlation([1, 2, 3, 4], [2, 4, 6, 8]) == pytest.approx(1)
 
 
 def test_repeats_widen_the_interval_to_that_of_the_units() -> None:

@@ -104,7 +104,7 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
     if page is not None:
         click.echo(f"report: {page}")
-    for path in save_exports(run, exports):
+    for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
         click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")
 
@@ -192,6 +192,39 @@ def _run(config: Path | None, **flags: Any) -> None:
     _carry_out(STAGES, config, flags)
 
 
+@commands.command("sweep")
+@_options(STAGES)
+@click.option(
+    "--over",
+    metavar="SETTING=VALUES",
+    multiple=True,
+    help="an axis, as k=1-7, seed=0-2 or grid=3x3,4x4 (';' parts values with commas); repeat it",
+)
+@click.option(
+    "--until",
+    type=click.Choice(STAGES[STAGES.index("judge") :]),
+    help="the last stage of each point [judge]",
+)
+def _sweep(config: Path | None, over: tuple[str, ...], until: Stage | None, **flags: Any) -> None:
+    """A run for each combination of several settings' values; table and figure over them.
+
+    The figure is drawn along the first --over, with a line for each combination of the others;
+    seeds are pooled. Finished points are not done again: the same command, or one without --over,
+    goes on where it was. The points are runs like any other, named sweep_k=1_seed=0 and so on.
+    """
+    from somatlas.sweep import sweep
+
+    file = read_config_file(config) if config else {}
+    found = sweep(
+        over, [file, from_environment(), _given(flags)], until, lambda x: click.echo(x, err=True)
+    )
+    click.echo(found.text)
+    click.echo(f"sweep folder: {found.folder}")
+    if found.failed:
+        named = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
+        raise InputError(f"{len(found.failed)} points could not be made: {named}")
+
+
 @commands.command("doctor", help=f"Is a model covered? MODEL is {DEFAULT_MODEL} if not given.")
 @_options(("represent",))
 def _doctor(config: Path | None, **flags: Any) -> None:
@@ -227,12 +260,26 @@ def _report(folder: Path | None, show_completions: bool, show: bool) -> None:
 
 @commands.command("compare")
 @click.argument("folders", metavar="RUN...", type=Path, nargs=-1, required=True)
-def _compare(folders: tuple[Path, ...]) -> None:
-    """A table of several runs on the same test prompts, with paired tests between them."""
-    from somatlas.report.comparison import comparison_text
-    from somatlas.run import run_at
+@click.option(
+    "--remeasure",
+    is_flag=True,
+    help="measure what the searches chose on val at each level of refusal and drift on test "
+    "prompts (loads the model; kept in RUN/remeasured.json)",
+)
+def _compare(folders: tuple[Path, ...], remeasure: bool) -> None:
+    """A table of several runs on the same test prompts, with paired tests between them.
 
-    click.echo(comparison_text([run_at(folder) for folder in folders]))
+    Runs that differ in their seed alone are one row where they are measured again.
+    """
+    from somatlas.report.comparison import check_comparable, comparison_text
+    from somatlas.run import run_at
+    from somatlas.stages.remeasure import remeasure as measure_again
+
+    runs = [run_at(folder) for folder in folders]
+    if remeasure:
+        check_comparable(runs)
+        measure_again(runs)
+    click.echo(comparison_text(runs))
 
 
 @commands.command("agree")

@@ -1,17 +1,23 @@
 """Methods that the SOM is compared with: each makes a DirectionSet of the same representations.
 
-| method     | directions                                                                     |
-|------------|--------------------------------------------------------------------------------|
-| som        | the map's neurons minus the harmless mean (the paper's)                        |
-| random     | isotropic Gaussian: the floor                                                  |
-| covariance | Gaussian with the covariance of the harmful representations                    |
-| sd         | the mean difference, alone                                                     |
-| layers     | the mean differences of the layers nearest to the one that is cut              |
-| pca        | principal axes of harmful minus the harmless mean, not centred again           |
-| kmeans     | k-means centroids of harmful minus the harmless mean, most prompts first       |
-| leace      | the span that LEACE (Belrose et al. 2306.03819) removes to hide the category   |
+| method       | directions                                                                     |
+|--------------|--------------------------------------------------------------------------------|
+| som          | the map's neurons minus the harmless mean (the paper's)                        |
+| points       | floor: random harmful representations minus the harmless mean                  |
+| shifted      | floor: the mean difference plus Gaussian noise of the harmful covariance       |
+| partition    | floor: means of a random partition of the harmful ones, minus the harmless mean |
+| random       | isotropic Gaussian: what ablating any directions does                          |
+| covariance   | Gaussian with the covariance of the harmful representations, centred           |
+| sd           | the mean difference, alone                                                     |
+| layers       | the mean differences of the layers nearest to the one that is cut              |
+| pca          | principal axes of harmful minus the harmless mean, not centred again           |
+| kmeans       | k-means centroids of harmful minus the harmless mean, most prompts first       |
+| leace        | the span that LEACE (Belrose et al. 2306.03819) removes to hide the category   |
+| leace-binary | the same to hide whether a prompt is harmful: one direction, which is SD       |
 
-Ranks are in the methods' own order of importance; of the random ones it has no meaning.
+Ranks are in the methods' own order of importance; of the random ones it has no meaning. The floors
+learn nothing but have what every other method has, the mean difference; `random` and `covariance`
+lack it.
 """
 
 from __future__ import annotations
@@ -78,8 +84,33 @@ def covariance_directions(contrast: Contrast) -> DirectionSet:
     """Random, with the covariance of the harmful representations."""
     rng = np.random.default_rng(contrast.seed)
     centred = contrast.shifted - contrast.shifted.mean(axis=0)
-    weights = rng.normal(size=(contrast.count, len(centred))) / np.sqrt(len(centred))
-    return _without_hits(weights @ centred)
+    return _without_hits(_noise(centred, contrast.count, rng))
+
+
+def harmful_points(contrast: Contrast) -> DirectionSet:
+    """Random harmful representations, none twice; all of them where there are fewer than count."""
+    rng = np.random.default_rng(contrast.seed)
+    return _without_hits(contrast.shifted[rng.permutation(len(contrast.harmful))[: contrast.count]])
+
+
+def shifted_noise(contrast: Contrast) -> DirectionSet:
+    """Draws of the Gaussian that has the harmful cloud's mean, from the harmless one, and its
+    covariance."""
+    rng = np.random.default_rng(contrast.seed)
+    mean = contrast.shifted.mean(axis=0)
+    return _without_hits(mean + _noise(contrast.shifted - mean, contrast.count, rng))
+
+
+def random_partition(contrast: Contrast) -> DirectionSet:
+    """Means of count random parts, which differ in size by one prompt at most, the larger first.
+
+    hits : prompts of each part. A part holds one prompt at least, so there may be fewer.
+    """
+    n = len(contrast.harmful)
+    order = np.random.default_rng(contrast.seed).permutation(n)
+    parts = np.array_split(order, min(contrast.count, n))
+    means = np.stack([contrast.shifted[part].mean(axis=0) for part in parts])
+    return replace(_without_hits(means), hits=torch.tensor([len(part) for part in parts]))
 
 
 def single_direction(contrast: Contrast) -> DirectionSet:
@@ -120,16 +151,34 @@ def kmeans_centroids(contrast: Contrast) -> DirectionSet:
 
 def leace_span(contrast: Contrast) -> DirectionSet:
     """Of the labels harmless and each category, by package concept-erasure."""
-    try:
-        from concept_erasure import LeaceEraser
-    except ImportError:
-        raise InputError(
-            "method 'leace' needs the package concept-erasure: install 'somatlas[leace]'"
-        ) from None
     names = sorted(set(contrast.categories))
     labels = torch.zeros(len(contrast.harmful) + len(contrast.harmless), len(names))
     for row, category in enumerate(contrast.categories):
         labels[row, names.index(category)] = 1
+    return _erased(contrast, labels)
+
+
+def leace_binary(contrast: Contrast) -> DirectionSet:
+    """Of the one label harmful or not, by package concept-erasure.
+
+    What LEACE removes is the span of the covariance of vectors and label, and of one binary label
+    that is the mean difference: ablated as every direction is here, orthogonally, this is SD.
+    LEACE's own projection is oblique.
+    """
+    labels = torch.zeros(len(contrast.harmful) + len(contrast.harmless), 1)
+    labels[: len(contrast.harmful)] = 1
+    return _erased(contrast, labels)
+
+
+def _erased(contrast: Contrast, labels: Tensor) -> DirectionSet:
+    """The span that hides labels (n + m, c) of the harmful, then the harmless vectors."""
+    try:
+        from concept_erasure import LeaceEraser
+    except ImportError:
+        raise InputError(
+            f"method {'leace' if labels.shape[1] > 1 else 'leace-binary'!r} needs the package "
+            "concept-erasure: install 'somatlas[leace]'"
+        ) from None
     both = torch.cat([contrast.harmful, contrast.harmless]).double()
     eraser = LeaceEraser.fit(both, labels.double())
     axes, values, _ = torch.linalg.svd(eraser.proj_left, full_matrices=False)
@@ -138,6 +187,9 @@ def leace_span(contrast: Contrast) -> DirectionSet:
 
 
 METHODS: Mapping[str, Callable[[Contrast], DirectionSet]] = {
+    "points": harmful_points,
+    "shifted": shifted_noise,
+    "partition": random_partition,
     "random": random_directions,
     "covariance": covariance_directions,
     "sd": single_direction,
@@ -145,7 +197,23 @@ METHODS: Mapping[str, Callable[[Contrast], DirectionSet]] = {
     "pca": principal_axes,
     "kmeans": kmeans_centroids,
     "leace": leace_span,
+    "leace-binary": leace_binary,
 }
+
+# Methods that learn nothing of the harmful cloud but where it is: what any other is measured by.
+FLOORS: Mapping[str, str] = {
+    "points": "random harmful representations minus the harmless mean",
+    "shifted": "the mean difference plus noise of the harmful covariance",
+    "partition": "means of a random partition of the harmful representations",
+}
+
+
+def _noise(
+    centred: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """(count, d) Gaussian draws of mean 0 with the sample covariance of the rows of (n, d)."""
+    weights = rng.normal(size=(count, len(centred))) / np.sqrt(max(1, len(centred) - 1))
+    return np.asarray(weights @ centred)
 
 
 def _without_hits(vectors: NDArray[np.floating]) -> DirectionSet:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_DATE, DEFAULT_MODEL
+from somatlas.som import SIGMA
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -37,6 +38,31 @@ FILES = (
     "judge_template",
     "perplexity",
 )
+
+Method = Literal[
+    "som",
+    "points",
+    "shifted",
+    "partition",
+    "random",
+    "covariance",
+    "sd",
+    "layers",
+    "pca",
+    "kmeans",
+    "leace",
+    "leace-binary",
+]
+DRAWN: tuple[Method, ...] = (  # methods that the draw changes
+    "som",
+    "points",
+    "shifted",
+    "partition",
+    "random",
+    "covariance",
+    "kmeans",
+)
+SINGLE: tuple[Method, ...] = ("sd", "leace-binary")  # methods that make one direction
 
 ENVIRONMENT_PREFIX = "SOMATLAS_"
 
@@ -86,7 +112,10 @@ class Config(BaseModel):
     )
     system: str | None = _of("represent", None, "system prompt put before every prompt")
     chat_template: str | None = _of(
-        "represent", None, "chatml, one of the model's own by name, or a file with a Jinja template"
+        "represent",
+        None,
+        "in place of the model's own: chatml, one of its others by name, a Jinja template, or a "
+        "file with one",
     )
     thinking: Literal["on", "off"] | None = _of(
         "represent", None, "the template's switch for reasoning (default: the template's own)"
@@ -109,6 +138,17 @@ class Config(BaseModel):
         "represent", None, "layers to keep, as 8-24 or 3,7,12 (default: all)"
     )
 
+    token_position: int = _of(
+        "represent",
+        -1,
+        "token of the formatted prompt that is read, counted as Python counts (paper: --token_pos)",
+    )
+    reply_token: Count | None = _of(
+        "represent",
+        None,
+        "read at this token of the model's own greedy reply instead, from 1 (paper: --generate)",
+    )
+
     site: Literal["projection", "residual"] = _of(
         "layers",
         "projection",
@@ -121,20 +161,41 @@ class Config(BaseModel):
     )
     layer: int | None = _of("layers", None, "layer to cut (default: chosen by the rule)", ge=0)
     layer_prompts: Count = _of("layers", 32, "val prompts a side for the choice of the layer")
+    layer_data: Literal["own", "paper"] = _of(
+        "layers",
+        "own",
+        "prompts of the layer rule: the run's own, or the paper's 128 + 128 and 32 + 32 from the "
+        "hub, without system prompt",
+    )
     refusal_tokens: tuple[int, ...] | None = _of(
         "layers", None, "ids of the tokens that open a refusal, comma-separated (default: found)"
     )
+    refusal_epsilon: float = _of(
+        "layers", 0.0, "added to p and 1 - p in the refusal score (paper: 1e-8)", ge=0, lt=1
+    )
 
-    method: Literal["som", "random", "covariance", "sd", "layers", "pca", "kmeans", "leace"] = _of(
+    method: Method = _of(
         "map", "som", "what makes the directions: the map, or a method to compare it with"
+    )
+    draw: int = _of(
+        "map",
+        0,
+        "draw the map, or what else is random in the method, anew; the search stays the same",
+        ge=0,
+        lt=2**32,
     )
     grid: tuple[Count, Count] = _of("map", (4, 4), "ROWSxCOLUMNS of the map (paper: 4x4)")
     topology: Literal["hexagonal", "rectangular"] = _of("map", "hexagonal", "the map's grid")
-    sigma: float = _of("map", 0.33, "neighbourhood width in grid steps (paper: 0.33)", gt=0)
+    sigma: float = _of(
+        "map", SIGMA, "neighbourhood width in grid steps (paper: 0.33, which orders no grid)", gt=0
+    )
     learning_rate: float = _of("map", 0.01, "first learning rate (paper: 0.01)", gt=0, le=1)
     iterations: Count = _of("map", 10_000, "single-sample steps (paper: 10000)")
 
     trials: Count = _of("search", 16, "subsets of directions to try (paper: 128 to 512)")
+    startup: Count = _of(
+        "search", 8, "trials drawn at random before any is proposed (paper: a quarter of them)"
+    )
     k: Count = _of("search", 3, "directions ablated together (paper: 2 to 7)")
     candidates: Count = _of("search", 16, "directions to choose from, by rank (paper: 16)")
     mode: Literal["sequential", "subspace"] = _of(
@@ -319,12 +380,47 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Self:
+        if self.k > 1 and self.method in SINGLE and self.ids is None:
+            raise ValueError(
+                f"method {self.method!r} makes one direction, of which k = {self.k} cannot be "
+                "taken: lower --k to 1"
+            )
         neurons = self.grid[0] * self.grid[1]
         available = min(self.candidates, neurons) if self.method == "som" else self.candidates
         if self.k > available:
             raise ValueError(
                 f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "
                 "or raise --candidates and --grid"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_draw(self) -> Self:
+        if self.draw and self.method not in DRAWN:
+            raise ValueError(
+                f"method {self.method!r} draws nothing, so draw = {self.draw} would be the same "
+                f"directions: leave out --draw, or choose a method among {', '.join(DRAWN)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_token_is_read(self) -> Self:
+        if self.reply_token is not None and self.token_position != -1:
+            raise ValueError(
+                f"token_position = {self.token_position} is of the prompt, reply_token = "
+                f"{self.reply_token} of the reply: give one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_proposed(self) -> Self:
+        if (
+            self.startup >= self.trials
+            and self.startup > type(self).model_fields["startup"].default
+        ):
+            raise ValueError(
+                f"all {self.trials} trials would be random with startup = {self.startup}: give "
+                f"--startup {max(1, self.trials // 4)}, a quarter of them, or more --trials"
             )
         return self
 
@@ -375,6 +471,11 @@ class Config(BaseModel):
             ) from None
 
     @property
+    def map_seed(self) -> int:
+        """The seed of what the map stage draws: draw d is that of seed + d, all else unchanged."""
+        return (self.seed + self.draw) % 2**32
+
+    @property
     def redone(self) -> set[str]:
         """The settings that may change once their stage is done."""
         names = {name for some in REDONE.values() for name in some}
@@ -386,7 +487,7 @@ class Config(BaseModel):
         until = STAGES[: STAGES.index(stage) + 1]
         values = self.model_dump(mode="json")
         fields = {f: values[f] for f in type(self).model_fields if self.stage_of(f) in until}
-        paths = {f: Path(fields[f]) for f in FILES if fields.get(f)}
+        paths = {f: Path(fields[f]) for f in FILES if fields.get(f) and "{{" not in fields[f]}
         return fields | {
             f"{name}_sha256": _sha256(path) for name, path in paths.items() if path.is_file()
         }

@@ -84,7 +84,7 @@ class DirectionSet:
 
     @classmethod
     def from_paper_file(cls, path: Path) -> Self:
-        """The vectors of a directions.pt, a tensor (r, d) or a list of r vectors, in its order.
+        """The vectors of a directions.pt: a tensor (r, d), one vector, or a list, in its order.
 
         It is unpickled with weights_only, so that it can run nothing; neurons and hits are unknown
         and -1.
@@ -94,6 +94,8 @@ class DirectionSet:
         except Exception as error:  # of several kinds, none of them torch's own
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise InputError(f"{path} cannot be read as a file of tensors ({reason})") from None
+        if isinstance(content, Tensor) and content.ndim == 1:
+            content = content[None]
         rows = list(content) if isinstance(content, list | tuple | Tensor) else []
         if not rows or not all(isinstance(r, Tensor) and r.is_floating_point() for r in rows):
             raise InputError(f"{path} holds no list of directions")

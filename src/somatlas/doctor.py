@@ -9,17 +9,18 @@ import torch
 
 from somatlas.errors import InputError
 from somatlas.exports.adapter import carried_by_lora
-from somatlas.exports.checkpoint import probe_logits, relative_gap
+from somatlas.exports.carried import left_behind
+from somatlas.exports.checkpoint import check_gap, probe_logits, relative_gap
 from somatlas.interventions import Projection, edited_weights
-from somatlas.layers import find_refusal_tokens, first_token_log_probabilities
+from somatlas.layers import TOKEN_PROMPTS, find_refusal_tokens, first_token_log_probabilities
 from somatlas.models.chat import check_system, find_format
+from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
+from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Write
 from somatlas.prompts import PromptSet
-from somatlas.prompts.sets import spread
-
-_PROMPTS = 32  # val prompts a side that the refusal tokens are found on
+from somatlas.prompts.sets import spread, texts
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def diagnose(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> Diagnosi
     return Diagnosis(
         {
             f"{lm.name} ({type(lm.model).__name__})": _size(lm, tied),
+            "Checkpoint": _checkpoint(lm),
             "Residual stream": _account(lm),
             "Chat template": _template(lm),
             "Refusal tokens": _refusal_tokens(lm, prompts, batch_size),
@@ -60,6 +62,13 @@ def _size(lm: LanguageModel, tied: bool) -> list[str]:
         f"{cache / 2**10:.0f} KiB",
         f"output head: {'shares the embedding matrix' if tied else 'has a matrix of its own'}",
     ]
+
+
+def _checkpoint(lm: LanguageModel) -> list[str]:
+    """What is odd about the files and the weights, and what an export would leave behind."""
+    odd = lm.notes or (plain_text_loss(lm).sentence,)
+    files = [] if lm.folder is None else [f"{len(stored_tensors(lm.folder))} tensors in its files"]
+    return [*files, *odd, *(f"an export: {line}" for line in left_behind(lm))]
 
 
 def _account(lm: LanguageModel) -> list[str]:
@@ -99,14 +108,15 @@ def _template(lm: LanguageModel) -> list[str]:
 
 
 def _refusal_tokens(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> list[str]:
+    sides = [spread(side["val"], TOKEN_PROMPTS) for side in (prompts.positive, prompts.negative)]
     harmful, harmless = (
-        first_token_log_probabilities(
-            lm, [p.text for p in spread(side["val"], _PROMPTS)], batch_size
-        )
-        for side in (prompts.positive, prompts.negative)
+        first_token_log_probabilities(lm, texts(side), batch_size) for side in sides
     )
+    categories = [prompt.category for prompt in sides[0]]
     try:
-        tokens = find_refusal_tokens(harmful, harmless)
+        tokens = find_refusal_tokens(
+            harmful, harmless, categories, decode=lambda t: str(lm.tokenizer.decode([t]))
+        )
     except InputError as error:
         return [f"none: {error}"]
     mass = [float(p.exp()[:, tokens].sum(dim=1).mean()) for p in (harmful, harmless)]
@@ -135,7 +145,14 @@ def _forms(lm: LanguageModel) -> list[str]:
         hooked = probe_logits(lm)
     with edited_weights(maps, projection):
         gap = relative_gap(probe_logits(lm), hooked)
-    lines.append(f"weights: logits differ from hooks by {gap:.1e} of the largest")
+    differ = f"logits differ from hooks by {gap:.1e} of the largest"
+    if lm.site == "residual" and lm.structure.normed:
+        return [*lines, f"weights and LoRA: no: --site residual is by hooks only ({differ})"]
+    try:
+        check_gap(lm, gap, "the edited weights")
+    except InputError:
+        return [*lines, f"weights and LoRA: no: {differ}, use hooks"]
+    lines.append(f"weights: {differ}")
     _, left_out = carried_by_lora(lm, maps)
     lines.append(
         f"LoRA: not exact: it leaves out {', '.join(left_out)} ({', '.join(left_out.values())}, "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ def generate(
     done: Mapping[int, str] | None = None,
     keep: Keep | None = None,
 ) -> list[str]:
-    """The reply to each prompt, in the prompts' order, special tokens left out.
+    """The reply to each prompt, in the prompts' order, special tokens left out but for those that
+    mark reasoning.
 
     Without sampling it is the model's own first choice at every token; sampling settings and
     repetition penalties of its generation config are not used either way. ablations : reply
@@ -48,19 +50,56 @@ def generate(
     """
     known = done or {}
     replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
-    uniforms = None
-    if sampling is not None:
-        uniforms = sampling.uniforms(prompts, max_new_tokens)
-        uniforms = uniforms.repeat(len(replies) // max(1, len(prompts)), 1)
     for row, text in known.items():
         replies[row] = text
     advance(len(known))
-    if len(known) == len(replies):
-        return replies
+    for rows, ids in _decoded(
+        lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known
+    ):
+        texts = [text.strip() for text in lm.reply_texts(ids)]
+        for row, text in zip(rows, texts, strict=True):
+            replies[row] = text
+        if keep is not None:
+            keep(rows, texts)
+        advance(len(rows))
+    return replies
+
+
+@torch.no_grad()
+def first_reply_tokens(
+    lm: LanguageModel, prompts: Sequence[str], count: int, batch_size: int
+) -> list[list[int]]:
+    """The first `count` token ids of the model's own greedy reply to each prompt.
+
+    A reply that ends earlier has fewer; the token that ends it is left out.
+    """
+    replies: list[list[int]] = [[]] * len(prompts)
+    for rows, ids in _decoded(lm, prompts, count, batch_size):
+        for row, own in zip(rows, ids, strict=True):
+            replies[row] = list(own)
+    return replies
+
+
+def _decoded(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    ablations: RowProjections | None = None,
+    watch: Watch | None = None,
+    sampling: Sampling | None = None,
+    known: Collection[int] = (),
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Rows and their replies' token ids, batch by batch; rows that are known are left out."""
     asked = [row for row in range(len(prompts)) if row not in known]
-    batches = lm.batches(
-        [prompts[row] for row in asked], batch_size, ablations=ablations, room=max_new_tokens
-    )
+    if not asked:
+        return
+    uniforms = None
+    if sampling is not None:
+        uniforms = sampling.uniforms(prompts, max_new_tokens)
+        uniforms = uniforms.repeat(1 if ablations is None else len(ablations), 1)
+    wanted = [prompts[row] for row in asked]
+    batches = lm.batches(wanted, batch_size, ablations=ablations, room=max_new_tokens)
 
     def places(batch: Batch) -> list[int]:
         return [asked[row] for row in batch.rows] if known else batch.rows
@@ -73,14 +112,7 @@ def generate(
         return decoding.run(max_new_tokens, watch)
 
     for batch in batches:
-        ids = within_memory(batch, decode)
-        texts = lm.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        for row, text in zip(places(batch), texts, strict=True):
-            replies[row] = text.strip()
-        if keep is not None:
-            keep(places(batch), [replies[row] for row in places(batch)])
-        advance(len(batch.rows))
-    return replies
+        yield places(batch), within_memory(batch, decode)
 
 
 class _Choice:
@@ -122,7 +154,15 @@ def _by_transformers(
         generation_config=settings,
         logits_processor=LogitsProcessorList([_Chosen(choose, batch.input_ids.shape[1])]),
     )
-    return list(output[:, batch.input_ids.shape[1] :].tolist())
+    stops = _stops(lm)
+    rows = output[:, batch.input_ids.shape[1] :].tolist()
+    return [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+
+
+def _stops(lm: LanguageModel) -> set[int | None]:
+    """The tokens that end a reply."""
+    eos = lm.model.generation_config.eos_token_id
+    return set(eos if isinstance(eos, list) else [eos])
 
 
 class _Decoding:
@@ -141,14 +181,13 @@ class _Decoding:
         self.replies: list[list[int]] = [[] for _ in batch.rows]
         self.live = list(range(len(batch.rows)))  # places in the batch of the rows still in it
         self.ended: set[int] = set()  # of those, the ones that need no further token
-        eos = lm.model.generation_config.eos_token_id
-        self.stops = set(eos if isinstance(eos, list) else [eos])
+        self.stops = _stops(lm)
 
     def run(self, max_new_tokens: int, watch: Watch | None) -> list[list[int]]:
         """Token ids of the replies."""
         inputs = self.batch.inputs
         for step in range(1, max_new_tokens + 1):
-            logits = self.lm.model(**inputs, logits_to_keep=1).logits[:, -1]
+            logits = self.lm.logits(inputs, 1)[:, -1]
             tokens = self.choose(logits, self.live, step - 1)
             for place, token in zip(self.live, tokens.tolist(), strict=True):
                 if token in self.stops:
@@ -166,9 +205,7 @@ class _Decoding:
 
     def _ask(self, watch: Watch) -> None:
         going = [place for place in self.live if place not in self.ended]
-        texts = self.lm.tokenizer.batch_decode(
-            [self.replies[place] for place in going], skip_special_tokens=True
-        )
+        texts = self.lm.reply_texts([self.replies[place] for place in going])
         place_of = {self.batch.rows[place]: place for place in going}
         ended = watch(dict(zip(place_of, texts, strict=True)))
         self.ended.update(place_of[row] for row in ended)

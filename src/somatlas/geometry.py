@@ -131,15 +131,29 @@ def mutual_information(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def permutation_test(
-    one: ArrayLike, other: ArrayLike, *, permutations: int = 1000, seed: int = 0
+    one: ArrayLike,
+    other: ArrayLike,
+    *,
+    strata: ArrayLike | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Mutual information in bits, its mean by chance, and the p value.
 
-    Chance is the second labelling shuffled; p counts the observed order as one of them.
+    Chance is the second labelling shuffled; p counts the observed order as one of them. strata :
+    (n,) labels within which alone it is shuffled, where the items were designed to have the second
+    labels evenly in each of them: a free shuffle would break that balance.
     """
     rng = np.random.default_rng(seed)
     a, b = np.asarray(one), np.asarray(other)
+    within = np.zeros(len(b)) if strata is None else np.asarray(strata)
+    groups = [np.flatnonzero(within == label) for label in np.unique(within)]
     observed = mutual_information(a, b)
-    chance = [mutual_information(a, rng.permutation(b)) for _ in range(permutations)]
+    chance = []
+    for _ in range(permutations):
+        shuffled = b.copy()
+        for group in groups:
+            shuffled[group] = b[rng.permutation(group)]
+        chance.append(mutual_information(a, shuffled))
     beyond = sum(value >= observed - 1e-12 for value in chance)
     return observed, float(np.mean(chance)), (1 + beyond) / (1 + permutations)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from somatlas.interventions import Projection
+from somatlas.models.decoder import decoder_of
 from somatlas.models.language_model import LanguageModel
 
 
@@ -57,7 +58,7 @@ def _energy(
         handles = [norm.register_forward_hook(add) for norm in norms]
         try:
             for batch in batches:
-                lm.model.get_decoder()(**batch.inputs)
+                decoder_of(lm.model)(**batch.inputs)
         finally:
             for handle in handles:
                 handle.remove()

@@ -34,6 +34,11 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
+def note(text: str) -> None:
+    """One line beside the progress, for what must not pass unseen."""
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+
+
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Advance]:
     """Show `label` advancing to total: yields a function to call with each number of items done."""

@@ -25,10 +25,9 @@ from somatlas.evaluation import read_jsonl
 from somatlas.files import append_row, appended_rows, write_jsonl
 from somatlas.interventions import Projection
 from somatlas.kept_replies import KeptReplies
+from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.reasoning import Parted
-
-_SAMPLED = 256  # values of each parameter that the fingerprint reads
 
 
 class ReplyStore:
@@ -82,31 +81,41 @@ class ServedReplies:
         return said
 
 
-def model_key(lm: LanguageModel, projection: Projection | None) -> dict[str, Any]:
-    """What identifies a model under an edit, whatever it is called."""
+def model_key(
+    lm: LanguageModel, projection: Projection | None, prompts: Sequence[str]
+) -> dict[str, Any]:
+    """What decides a model's replies to the prompts under an edit, whatever it is called.
+
+    The prompts count as the token ids that the template makes of them (it may write a date), the
+    tokenizer as a whole, for it makes the replies' text.
+    """
     edit = None
     if projection is not None:
         edit = _digest([projection.A, projection.B])
     return {
-        "weights": _fingerprint(lm),
+        "weights": weights_digest(lm.model),
         "dtype": str(lm.model.dtype),
-        "template": str(lm.chat or lm.tokenizer.chat_template),
-        "system": lm.system,
-        "thinking": lm.thinking,
+        "tokenizer": _tokenizer_digest(lm),
+        "prompts": _text_digest([lm.token_ids(prompt) for prompt in prompts]),
+        "end": lm.model.generation_config.eos_token_id,
+        "pad": lm.pad_token_id,
+        "marks": lm.marks,
         "site": lm.site,
         "edit_head": lm.edit_head,
         "edit": edit,
     }
 
 
-def _fingerprint(lm: LanguageModel) -> str:
-    """Of evenly spread values of every parameter: weights that differ anywhere much differ here."""
-    values = []
-    for parameter in lm.model.parameters():
-        flat = parameter.detach().reshape(-1)
-        if flat.is_floating_point():
-            values.append(flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].float().cpu())
-    return _digest(values)
+def _tokenizer_digest(lm: LanguageModel) -> str:
+    tokenizer = lm.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    added = {str(i): str(token) for i, token in tokenizer.added_tokens_decoder.items()}
+    whole = tokenizer.get_vocab() if backend is None else backend.to_str()
+    return _text_digest([whole, added, tokenizer.all_special_ids])
+
+
+def _text_digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(tensors: Sequence[Tensor]) -> str:

@@ -1,7 +1,8 @@
 """Representations on disk, in shards: neither writing nor reading holds them all.
 
     representations/
-      index.json                       sides, their numbers of prompts, the layers kept, d_model
+      index.json                       sides, their numbers of prompts, the layers kept, d_model,
+                                       the token that is read
       positive-00000.safetensors       "vectors": (prompts of the shard, layers kept, d) float32
       ...
 
@@ -44,7 +45,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class RepresentationStore:
-    """The residual stream at each prompt's last token, for two sides and the layers kept."""
+    """The residual stream at one token of each prompt, for two sides and the layers kept."""
 
     folder: Path
     counts: dict[Side, int]
@@ -53,11 +54,19 @@ class RepresentationStore:
 
     @classmethod
     def create(
-        cls, folder: Path, counts: dict[Side, int], layers: Sequence[int], d_model: int
+        cls,
+        folder: Path,
+        counts: dict[Side, int],
+        layers: Sequence[int],
+        d_model: int,
+        token: str = "prompt -1",
     ) -> RepresentationStore:
-        """A new store, or the one that is there: whoever calls checks that it is the same run's."""
+        """A new store, or the one that is there: whoever calls checks that it is the same run's.
+
+        token : which one is read, for the record.
+        """
         store = cls(folder, counts, tuple(layers), d_model)
-        index = {"counts": counts, "layers": list(layers), "d_model": d_model}
+        index = {"counts": counts, "layers": list(layers), "d_model": d_model, "token": token}
         write_json(folder / "index.json", index)
         return store
 
@@ -89,10 +98,10 @@ class RepresentationStore:
         """The shards that are not there yet."""
         return [shard for shard in self.shards() if not shard.path.exists()]
 
-    def write(self, shard: Shard, vectors: Tensor) -> None:
-        """Write one shard's vectors (prompts, layers kept, d)."""
+    def write(self, shard: Shard, vectors: Tensor, **facts: str) -> None:
+        """Write one shard's vectors (prompts, layers kept, d); facts : for its metadata."""
         metadata = {"side": shard.side, "first": str(shard.start), "axes": "prompt, layer, d_model"}
-        write_tensors(shard.path, {"vectors": vectors}, metadata)
+        write_tensors(shard.path, {"vectors": vectors}, metadata | facts)
 
     def at(self, side: Side, layer: int) -> Tensor:
         """(n, d) vectors of one side at one layer; raises InputError for a layer not kept."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from somatlas.errors import InputError
 from somatlas.models.batches import Batch, within_memory
+from somatlas.models.decoder import decoder_of
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 
@@ -26,15 +27,19 @@ def represent(
     layers: Sequence[int],
     *,
     batch_size: int,
+    position: int = -1,
+    suffixes: Sequence[Sequence[int]] | None = None,
     advance: Advance = ignore,
 ) -> Tensor:
-    """(n, len(layers), d) float32, on the CPU: the residual stream at each prompt's last token.
+    """(n, len(layers), d) float32, on the CPU: the residual stream at one token of each prompt.
 
-    Layer l is the output of decoder block l, before any final norm, at the last token of the
-    chat-formatted prompt. Hooks keep these vectors alone: no output head, no other position, no
-    block above the highest layer asked. `advance` is told the number of prompts done.
+    Layer l is the output of decoder block l, before any final norm. The token is the last of the
+    chat-formatted prompt, or the one at `position`, counted as Python counts; with suffixes (token
+    ids behind each prompt, such as a reply's first ones) the last of those. Hooks keep these
+    vectors alone: no output head, no other position, no block above the highest layer asked.
+    `advance` is told the number of prompts done.
 
-    Raises InputError for a layer out of range, or NaN or infinite values.
+    Raises InputError for a layer or position out of range, or NaN or infinite values.
     """
     check_layers(lm, layers)
     vectors = torch.empty(len(prompts), len(layers), lm.d_model)
@@ -52,10 +57,10 @@ def represent(
     def forward(batch: Batch) -> list[int]:
         rows[:] = batch.rows
         with suppress(_DeepestLayerError):
-            lm.model.get_decoder()(**batch.inputs)
+            decoder_of(lm.model)(**batch.inputs)
         return batch.rows
 
-    batches = lm.batches(prompts, batch_size)
+    batches = lm.batches(prompts, batch_size, position=position, suffixes=suffixes)
     handles = [
         lm.structure.blocks[layer].register_forward_hook(reader(place, layer == max(layers)))
         for place, layer in enumerate(layers)

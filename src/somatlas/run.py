@@ -12,6 +12,7 @@ the search goes on from its finished trials, ablate from its finished conditions
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -25,9 +26,12 @@ from somatlas.config import REDONE, STAGES, Config, Stage, read_config_file, rea
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
 from somatlas.judges.load import Judges
+from somatlas.models.checkpoint import adapter_base
+from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
+from somatlas.prompts.hub import layer_rule_prompts
 from somatlas.prompts.sources import configured_prompts
 from somatlas.recipes import load_recipe
 
@@ -44,19 +48,11 @@ class Run:
     @cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded once."""
-        c = self.config
-        return load_model(
-            c.model,
-            dtype=c.dtype,
-            device=c.device,
-            system=c.system,
-            chat_template=c.chat_template,
-            site=c.site,
-            edit_head=c.tied_head == "paper",
-            thinking=None if c.thinking is None else c.thinking == "on",
-            date=c.date,
-            trust_remote_code=c.trust_remote_code,
-        )
+        lm = load_model(self.config.model, **model_arguments(self.config))
+        for note in lm.notes:
+            sys.stderr.write(f"{lm.name}: {note}\n")
+        self._check_model(lm)
+        return lm
 
     @cached_property
     def judges(self) -> Judges:
@@ -64,7 +60,8 @@ class Run:
         return Judges(self.config, self.path("judge_answers.jsonl"))
 
     @cached_property
-    def _all_prompts(self) -> PromptSet:
+    def all_prompts(self) -> PromptSet:
+        """The prompt set as it was read, once, without limits."""
         return configured_prompts(self.config)
 
     @cached_property
@@ -74,7 +71,12 @@ class Run:
         limits: dict[Split, int] = {"test": c.test_prompts}
         if c.train_prompts is not None:
             limits["train"] = c.train_prompts
-        return self._all_prompts.limited(limits)
+        return self.all_prompts.limited(limits)
+
+    @cached_property
+    def rule_prompts(self) -> PromptSet:
+        """The prompts that the paper's layer rule has of its own (`Config.layer_data`)."""
+        return layer_rule_prompts()
 
     def path(self, name: str) -> Path:
         """A file of the run."""
@@ -95,12 +97,17 @@ class Run:
 
         facts : what else its files depend on.
         """
-        self._record(stage, {"settings": self._settings(stage), **facts})
+        self._record(stage, {"settings": self.settings(stage), **facts})
+
+    def take_over(self, stage: Stage, source: str, seconds: float) -> None:
+        """Record a stage as done whose files another run's are, in so many seconds."""
+        record = {"settings": self.settings(stage), "taken_from": source}
+        self._record(stage, {**record, "seconds": round(seconds, 2)})
 
     def study_settings(self) -> dict[str, Any]:
         """What decides a search's trials: workers that share a study must agree on it."""
         free = self.config.redone | {"trials"}
-        return {n: value for n, value in self._settings("search").items() if n not in free}
+        return {n: value for n, value in self.settings("search").items() if n not in free}
 
     def needs(self, stage: Stage) -> None:
         """Raise InputError where an earlier stage that is needed has not been run."""
@@ -123,7 +130,7 @@ class Run:
         work(self)
         seconds = round(time.monotonic() - start, 2)
         if self.config.part is None:  # else others do the rest
-            own = {"settings": self._settings(stage)}
+            own = {"settings": self.settings(stage)}
             begun = own if again else self.stages.get(stage, own)
             self._record(stage, {**begun, "seconds": seconds})
         return True
@@ -141,7 +148,7 @@ class Run:
 
     def would_do(self, stage: Stage) -> bool:
         """The same, and nothing is opened again: what comes after the search counts as well."""
-        self._check_settings()
+        self.check_settings()
         grows = stage in STAGES[STAGES.index("search") :] and self._search_grows()
         return grows or not self.is_done(stage) or self._asks_again(stage)
 
@@ -161,7 +168,7 @@ class Run:
 
     def _asks_again(self, stage: Stage) -> bool:
         """Whether a finished stage was made with other of the settings that may change."""
-        was, now = self.stages.get(stage, {}).get("settings", {}), self._settings(stage)
+        was, now = self.stages.get(stage, {}).get("settings", {}), self.settings(stage)
         names = [name for name in REDONE.get(stage, ()) if name in was and name in now]
         return any(was[name] != now[name] for name in names)
 
@@ -169,18 +176,20 @@ class Run:
         self.record_config()
         write_json(self.path("stages.json"), {**self.stages, stage: record})
 
-    def _settings(self, stage: Stage) -> dict[str, Any]:
+    def settings(self, stage: Stage) -> dict[str, Any]:
+        """What decides a stage's output: settings, and the prompts' sha256."""
         return {
             **self.config.settings_until(stage),
-            "prompts_sha256": self._all_prompts.sha256(),
+            "prompts_sha256": self.all_prompts.sha256(),
         }
 
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
+        """Raise InputError where the folder holds a stage that other settings decided."""
         free = self.config.redone
         for stage in STAGES:
             if stage not in self.stages:
                 continue
-            now = self._settings(stage)
+            now = self.settings(stage)
             for name, was in self.stages[stage]["settings"].items():
                 if name in free or name not in now:  # a file that is gone cannot differ
                     continue
@@ -191,6 +200,32 @@ class Run:
                         "give another --name, or remove that folder"
                     )
 
+    def record_model(self) -> None:
+        """Write model.json: what the model's weights are, and what is odd about them."""
+        record = {
+            "class": type(self.lm.model).__name__,
+            "weights": self._weights(self.lm),
+            "unread": list(self.lm.unread),
+            "notes": list(self.lm.notes),
+        }
+        write_json(self.path("model.json"), record)
+
+    def _weights(self, lm: LanguageModel) -> str | None:
+        """A digest of what a checkpoint's files hold; None where the weights are computed from
+        several, and may differ in their last bits from one machine to the next."""
+        stored = lm.folder is not None and adapter_base(self.config.model) is None
+        return weights_digest(lm.model) if stored else None
+
+    def _check_model(self, lm: LanguageModel) -> None:
+        """Raise InputError where the model's weights have changed under its name."""
+        path = self.path("model.json")
+        was = read_json(path)["weights"] if path.exists() else None
+        if was is not None and was != self._weights(lm):
+            raise InputError(
+                f"{self.folder} was made with other weights than {self.config.model} has now: give "
+                "another --name, or remove that folder"
+            )
+
     def record_config(self) -> None:
         """Write config.toml."""
         secret = {"storage", "part"}  # a URL may hold a password; a part is one worker's own
@@ -198,6 +233,20 @@ class Run:
         versions = {name: version(name) for name in _RECORDED}
         record = {**values, "versions": {**versions, "python": platform.python_version()}}
         write_text(self.path("config.toml"), tomli_w.dumps(record))
+
+
+def model_arguments(config: Config) -> dict[str, Any]:
+    """What `load_model` is told beside the name: runs alike in both may share the model."""
+    return {
+        "dtype": config.dtype,
+        "device": config.device,
+        "system": config.system,
+        "chat_template": config.chat_template,
+        "site": config.site,
+        "edit_head": config.tied_head == "paper",
+        "thinking": None if config.thinking is None else config.thinking == "on",
+        "trust_remote_code": config.trust_remote_code,
+    }
 
 
 def run_folder(config: Config) -> Path:

@@ -28,6 +28,11 @@ Floats = NDArray[np.float64]
 Samples = NDArray[np.floating] | torch.Tensor
 Topology = Literal["hexagonal", "rectangular"]
 
+# Initial width in grid steps. At the paper's 0.33 a grid neighbour is pulled 1 % as hard as the
+# winner, and the grid orders nothing; 1 is the narrowest at which maps of representations keep
+# their neighbourhood, with no larger quantization error (docs/method.md).
+SIGMA = 1.0
+
 
 class SOM:
     """Self-organizing map on a hexagonal or rectangular grid, trained online.
@@ -36,7 +41,7 @@ class SOM:
     ----------
     grid : (rows, columns), each at least 1. The paper's grid is 4x4 (arXiv 2511.08379).
     topology : "hexagonal" (the paper's) or "rectangular".
-    sigma : initial width of the neighbourhood, in grid steps (the paper's: 0.33).
+    sigma : initial width of the neighbourhood, in grid steps (default `SIGMA`; the paper's: 0.33).
     learning_rate : initial rate a0, in (0, 1] (the paper's: 0.01).
     iterations : number of single-sample steps T (the paper's: 10,000).
     seed : decides the initial weights (samples of the data) and the order of the samples.
@@ -52,7 +57,7 @@ class SOM:
         self,
         grid: tuple[int, int] = (4, 4),
         topology: Topology = "hexagonal",
-        sigma: float = 0.33,
+        sigma: float = SIGMA,
         learning_rate: float = 0.01,
         iterations: int = 10_000,
         seed: int = 0,
@@ -139,6 +144,10 @@ class SOM:
         reach = 1.1 if self.topology == "hexagonal" else 2.1
         near = (self.grid_distances() < reach) & ~np.eye(self.n_neurons, dtype=bool)
         return np.asarray(near)
+
+    def edges(self) -> NDArray[np.int64]:
+        """(e, 2) the grid's lines: each pair of neurons one step apart once, the lower first."""
+        return np.argwhere(np.triu(self.grid_distances() < 1.1, 1))
 
     def u_matrix(self) -> Floats:
         """(m,) mean distance from each neuron's weights to those of its neighbours on the grid.

@@ -30,7 +30,7 @@ class Rate:
         return f"{100 * self.rate:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
-def wilson(successes: int, n: int, repeats: int = 1) -> Rate:
+def wilson(successes: float, n: int, repeats: float = 1) -> Rate:
     """The 95 % score interval of successes out of n (Wilson 1927).
 
     repeats : observations of each unit; the interval is as wide as that of n / repeats units.
@@ -73,8 +73,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float] | None:
-    """Pearson's r with its 95 % interval by Fisher's z; None under 4 points or without spread."""
+def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Pearson's r; None under 4 points or without spread.
+
+    Without an interval: what is correlated here are nested steps, each of which ablates what the
+    one before it did, and Fisher's z would take them for independent.
+    """
     n = len(x)
     if n < 4:
         return None
@@ -84,11 +88,7 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, f
     if xx == 0 or yy == 0:
         return None
     r = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / math.sqrt(xx * yy)
-    r = max(-1.0, min(1.0, r))
-    if abs(r) > 1 - 1e-12:
-        return r, r, r
-    z, half = math.atanh(r), _Z95 / math.sqrt(n - 3)
-    return r, math.tanh(z - half), math.tanh(z + half)
+    return max(-1.0, min(1.0, r))
 
 
 def paired_difference(
@@ -111,6 +111,55 @@ def paired_difference(
 def mean_interval(values: Sequence[float], seed: int) -> tuple[float, float, float]:
     """Mean with a 95 % percentile bootstrap interval."""
     return paired_difference([0.0] * len(values), values, seed)
+
+
+def crossed_interval(
+    rows: Sequence[Sequence[float]], seed: int
+) -> tuple[float, float, float] | None:
+    """Mean over all cells with a 95 % interval that allows for other rows and other columns.
+
+    rows : (r, c), a row a repeat of the experiment (a seed) and a column what all of them measured
+    (a prompt); NaN where a cell is missing. Rows and columns are drawn with replacement,
+    independently (the pigeonhole bootstrap, Owen 2007). With few rows it is too narrow: r of them
+    show (r - 1) / r of the variance between rows. None where no cell is there.
+    """
+    values = np.asarray(rows, dtype=float)
+    there = np.isfinite(values)
+    if not there.any():
+        return None
+    values = np.where(there, values, 0.0)
+    rng = np.random.default_rng(seed)
+    r, c = values.shape
+    block = max(1, _BLOCK // max(r, c))
+    means = []
+    for start in range(0, _RESAMPLES, block):
+        size = min(block, _RESAMPLES - start)
+        by_row = rng.multinomial(r, np.full(r, 1 / r), size=size)
+        by_column = rng.multinomial(c, np.full(c, 1 / c), size=size)
+        counts = ((by_row @ there) * by_column).sum(axis=1)
+        totals = ((by_row @ values) * by_column).sum(axis=1)
+        means.append(totals[counts > 0] / counts[counts > 0])
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
+    return float(values.sum() / there.sum()), float(low), float(high)
+
+
+def crossed_rate(rows: Sequence[Sequence[float]], seed: int) -> Rate:
+    """A rate over repeats of an experiment, with a 95 % interval over prompts and repeats.
+
+    rows : (r, c) of shares from 0 to 1, as of `crossed_interval`. The interval is that one's, and
+    at least Wilson's of the c prompts: where every cell is alike a bootstrap knows no doubt. n :
+    the prompts; another repeat's reply to the same one is no independent evidence.
+    """
+    found = crossed_interval(rows, seed)
+    if found is None:
+        return Rate(None, None, None, 0)
+    there = np.isfinite(np.asarray(rows, dtype=float))
+    cells, prompts = int(there.sum()), int(there.any(axis=0).sum())
+    over_prompts = wilson(found[0] * cells, cells, cells / prompts)
+    assert over_prompts.low is not None
+    assert over_prompts.high is not None
+    low, high = min(found[1], over_prompts.low), max(found[2], over_prompts.high)
+    return Rate(found[0], low, high, prompts)
 
 
 def resolvable_difference(n: int, discordant: float = 0.25) -> float:

@@ -3,19 +3,26 @@
 Plain arrays in, plain dictionaries of numbers out, as they stand in a run's atlas.json.
 """
 
+from somatlas.atlas.contrast import contrast_sides
+from somatlas.atlas.knobs import cochran_q, one_knob_test
 from somatlas.atlas.neurons import describe_neurons, map_errors
-from somatlas.atlas.over_k import geometry_at, relations
+from somatlas.atlas.over_k import geometry_at, in_one_frame, relations
 from somatlas.atlas.over_refusal import over_refusal, places_on_sd
-from somatlas.atlas.projection import plane
+from somatlas.atlas.projection import plane, space
 from somatlas.atlas.stability import stability
 
 __all__ = [
+    "cochran_q",
+    "contrast_sides",
     "describe_neurons",
     "geometry_at",
+    "in_one_frame",
     "map_errors",
+    "one_knob_test",
     "over_refusal",
     "places_on_sd",
     "plane",
     "relations",
+    "space",
     "stability",
 ]

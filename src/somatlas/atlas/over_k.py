@@ -8,42 +8,58 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.geometry import (
-    centroid_distance,
-    classical_scaling,
-    compactness,
-    stress,
-)
+from somatlas.geometry import centroid_distance, compactness, principal_components, stress
 from somatlas.statistics import correlation
 
-_MEASURES = ("compactness", "distance")
+MEASURES = ("compactness", "harmless_compactness", "ratio", "distance")
 
 
-def geometry_at(harmful: NDArray[np.floating], harmless: NDArray[np.floating]) -> dict[str, Any]:
-    """Compactness of the harmful cluster, its distance to the harmless one, and places in 3D.
+def geometry_at(
+    harmful: NDArray[np.floating], harmless: NDArray[np.floating]
+) -> dict[str, float | None]:
+    """Compactness of either cluster, their ratio, and the distance of their centroids.
 
-    harmful, harmless : (n, d) and (m, d) representations of the model under an ablation.
+    harmful, harmless : (n, d) and (m, d) representations of the model under an ablation. ratio :
+    harmful over harmless, below 1 where the harmful cluster huddles more; None where the harmless
+    one has no extent.
     """
-    both = np.concatenate([harmful, harmless])
-    places = classical_scaling(both)
+    own, other = compactness(harmful), compactness(harmless)
     return {
-        "compactness": compactness(harmful),
+        "compactness": own,
+        "harmless_compactness": other,
+        "ratio": own / other if other else None,
         "distance": centroid_distance(harmful, harmless),
-        "stress": stress(both, places),
-        "harmful": np.round(places[: len(harmful)], 4).tolist(),
-        "harmless": np.round(places[len(harmful) :], 4).tolist(),
     }
 
 
-def relations(steps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float] | None]:
-    """Correlation over k of compactness and of distance with ASR, each with its 95 % interval.
+def in_one_frame(
+    clouds: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]],
+) -> list[dict[str, Any]]:
+    """Places in 3D of the harmful (n, d) and harmless (m, d) cloud of every step, on common axes.
 
-    steps : dictionaries with "asr" and the measures. None where there is too little to correlate.
+    The axes are the three principal components of all clouds together, which is classical scaling
+    of all their distances: a cluster that shrinks or moves does so on the page. stress :
+    Kruskal's stress-1 of each step's places, what three dimensions lose of its distances.
     """
-    found: dict[str, dict[str, float] | None] = {}
-    for name in _MEASURES:
-        result = correlation([s[name] for s in steps], [s["asr"] for s in steps])
-        found[name] = (
-            None if result is None else dict(zip(("r", "low", "high"), result, strict=True))
-        )
-    return found
+    mean, axes, _ = principal_components(np.concatenate([x for pair in clouds for x in pair]), 3)
+    steps = []
+    for harmful, harmless in clouds:
+        places = [(cloud - mean) @ axes.T for cloud in (harmful, harmless)]
+        lost = stress(np.concatenate([harmful, harmless]), np.concatenate(places))
+        own, other = (np.round(x, 4).tolist() for x in places)
+        steps.append({"stress": lost, "harmful": own, "harmless": other})
+    return steps
+
+
+def relations(steps: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Pearson's r over k of each of `MEASURES` with ASR, None where there is too little.
+
+    steps : dictionaries with "asr" and the measures. They are nested, each ablating what the one
+    before it did, so that r describes them and no interval can be given.
+    """
+    return {
+        name: None
+        if any(s[name] is None for s in steps)
+        else correlation([s[name] for s in steps], [s["asr"] for s in steps])
+        for name in MEASURES
+    }

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from somatlas.errors import InputError
 from somatlas.exports.base import base_model
@@ -24,6 +26,7 @@ from somatlas.interventions import OutputMap, Projection, edited_weights, low_ra
 from somatlas.layers import mean_kl
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
+from somatlas.probabilities import log_probabilities
 
 # PEFT has no LoRA for the output projection of these mixers (its own check says so).
 _MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
@@ -36,9 +39,16 @@ def carried_by_lora(
     carried: list[OutputMap] = []
     left_out: dict[str, str] = {}
     mamba = lm.model.config.model_type in _MAMBA_TYPES
+    loaded = _loaded_by_peft(lm, [one.name for one in maps if one.weight.ndim == 2])
+    modules = dict(lm.model.named_modules())
     for one in maps:
-        if one.weight.ndim > 2:
-            left_out.setdefault("stacked experts", one.name)
+        module = modules.get(one.name)
+        if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+            kind = "stacked experts" if one.weight.ndim > 2 else "weights of other modules"
+            left_out.setdefault(kind, one.name)
+            continue
+        if one.name not in loaded:
+            left_out.setdefault("linear layers that PEFT takes for experts", one.name)
             continue
         if mamba and one.name.endswith("out_proj"):
             left_out.setdefault("mixers", one.name)
@@ -47,6 +57,16 @@ def carried_by_lora(
             left_out.setdefault("biases", one.name)
         carried.append(replace(one, bias=None))
     return carried, left_out
+
+
+def _loaded_by_peft(lm: LanguageModel, names: Sequence[str]) -> set[str]:
+    """Of target modules, those that PEFT keeps: in a mixture it takes any `down_proj` for an old
+    name of the stacked experts, and then loads no matrix of a dense or shared one."""
+    if not names:
+        return set()
+    config = LoraConfig(target_modules=list(names))
+    convert_peft_config_for_transformers(config, lm.model, None)
+    return set(config.target_modules or ())
 
 
 def save_adapter(
@@ -125,7 +145,7 @@ def _loss(
     """What editing these maps alone leaves out of the hooks' logits: a line for the card."""
     with edited_weights(maps, projection):
         actual = probe_logits(lm)
-    kl = mean_kl(expected.log_softmax(-1), actual.log_softmax(-1))
+    kl = mean_kl(log_probabilities(expected), log_probabilities(actual))
     return (
         f"- {what}: logits differ by {relative_gap(actual, expected):.1e} of the largest, "
         f"KL {kl:.2g} nats a token"

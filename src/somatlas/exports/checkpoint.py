@@ -9,6 +9,7 @@ from torch import Tensor
 
 from somatlas.errors import InputError
 from somatlas.exports.card import Provenance
+from somatlas.exports.carried import carry_over, left_behind
 from somatlas.files import atomic_folder, write_text
 from somatlas.interventions import Projection, edited_weights
 from somatlas.models.language_model import LanguageModel
@@ -22,6 +23,9 @@ def save_model(
     lm: LanguageModel, projection: Projection, folder: Path, provenance: Provenance
 ) -> None:
     """Write the model with P in its weights, tokenizer, template and card; lm stays as it was.
+
+    What else its source has is carried over (`somatlas.exports.carried`), what cannot be is named
+    in the card.
 
     An output head that shares the embedding's matrix gets one of its own first, unless it is to be
     edited with it. Raises InputError where the folder is there already, the weights cannot be
@@ -41,9 +45,12 @@ def save_model(
             lm.model.save_pretrained(target)
             lm.tokenizer.save_pretrained(target)
             form = (
-                "A standard checkpoint: every matrix that writes to the residual stream is P W. "
-                f"Its logits differ from those of hooks by {gap:.1e} of the largest."
+                f"A standard checkpoint of the class {type(lm.model).__name__}: every matrix that "
+                "writes to the residual stream is P W. Its logits differ from those of hooks by "
+                f"{gap:.1e} of the largest."
             )
+            apart = [*carry_over(lm, target), *left_behind(lm)]
+            form += "".join(f"\n\n- {line}" for line in apart)
             write_text(target / "README.md", provenance.card(f"{lm.name}, edited", form))
 
 
@@ -83,5 +90,7 @@ def probe_logits(lm: LanguageModel) -> Tensor:
 
 
 def relative_gap(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest value expected."""
-    return float((actual - expected).abs().max() / expected.abs().max())
+    """The largest difference over the largest value expected; equal infinite logits, as of tokens
+    that a model masks, do not differ."""
+    difference = torch.where(actual == expected, 0.0, (actual - expected).abs())
+    return float(difference.max() / expected[expected.isfinite()].abs().max())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from somatlas.directions import DirectionSet
 from somatlas.exports.adapter import save_adapter
 from somatlas.exports.card import Provenance
+from somatlas.exports.carried import left_behind
 from somatlas.exports.checkpoint import check_new, save_model
 from somatlas.files import write_text
 from somatlas.interventions import Projection
@@ -24,8 +25,11 @@ def check_exports(paths: Mapping[str, Path | None]) -> None:
             check_new(path)
 
 
-def save_exports(run: Run, paths: Mapping[str, Path | None]) -> list[Path]:
-    """Write what was asked for; returns the paths written."""
+def save_exports(
+    run: Run, paths: Mapping[str, Path | None], tell: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """Write what was asked for; returns the paths written. tell : is told, before a model is
+    saved, what of its source it will not have."""
     wanted = {name: path for name, path in paths.items() if path is not None}
     if not wanted:
         return []
@@ -34,6 +38,8 @@ def save_exports(run: Run, paths: Mapping[str, Path | None]) -> list[Path]:
     provenance = _provenance(run, ranks)
     for name, path in wanted.items():
         if name == "save_model":
+            for line in left_behind(run.lm):
+                tell(line)
             save_model(run.lm, projection, path, provenance)
         elif name == "save_adapter":
             save_adapter(run.lm, projection, path, provenance)

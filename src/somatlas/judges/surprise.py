@@ -69,7 +69,7 @@ class Surprise:
         return result
 
     def _prepared(self, batch: Batch, cache: Cache) -> _Prompts:
-        logits = self.lm.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
+        logits = self.lm.logits(batch.inputs, 1)[:, -1]
         return _Prompts(cache, batch.attention_mask, logits.float().log_softmax(dim=-1))
 
     def _keep(self, part: _Prompts, prompts: Sequence[str]) -> None:
@@ -84,7 +84,7 @@ class Surprise:
         result: list[list[float]] = [[] for _ in prompts]
         for batch in self.lm.batches(prompts, self.batch_size, suffixes=replies):
             longest = max(len(replies[row]) for row in batch.rows)
-            logits = self.lm.model(**batch.inputs, logits_to_keep=longest + 1).logits[:, :-1]
+            logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
             logits, targets = logits.float(), batch.input_ids[:, -longest:, None]
             losses: Tensor = logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]
             for row, loss in zip(batch.rows, losses, strict=True):

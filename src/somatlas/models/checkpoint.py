@@ -10,11 +10,13 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
+import transformers
+from huggingface_hub import try_to_load_from_cache
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,14 +26,41 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from somatlas.errors import InputError
 from somatlas.models.hub import hub_reachable
+from somatlas.models.integrity import (
+    LoadReport,
+    check_files,
+    format_notes,
+    load_report,
+    some,
+    stored_tensors,
+    value_notes,
+)
 from somatlas.models.memory import check_memory
 from somatlas.models.output_maps import untie_head
 
-Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
+class Loaded(NamedTuple):
+    """A model, its tokenizer, the folder of its files (None where it has none of its own), the
+    names of tensors of these files that nothing reads, and what is odd, a sentence each."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path | None = None
+    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+_PREDICTORS = frozenset(
+    {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
+    | {*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()}
+)
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -39,38 +68,85 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
     """Load a model by name; its weights go straight to the device.
 
     Raises InputError where there is no such model, it is no decoder, its weights are pickled,
-    damaged or larger than the memory, or it needs code of its own that is not trusted.
+    damaged, not all there or larger than the memory, or it needs code of its own that is not
+    trusted.
     """
-    source, where = _where(name, trust_remote_code)
-    try:
-        config = AutoConfig.from_pretrained(source, **where)
-        loader = _loader(config, name, trust_remote_code)
-        check_memory(name, config, dtype, device)
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
-        with without_bar() if "gguf_file" in where else nullcontext():
-            model = loader.from_pretrained(
-                source,
-                dtype=dtype,
-                device_map=None if device == "cpu" else device,
-                use_safetensors=None if "gguf_file" in where else True,
-                **where,
-            )
-    except InputError:
-        raise
-    except SafetensorError as error:
-        raise InputError(f"the weights of {name} are damaged ({error}): fetch them again") from None
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(_reason(name, error, where)) from None
-    except RuntimeError as error:
-        if "size mismatch" not in str(error) and "mismatched" not in str(error):
+    path, (source, where) = Path(name), _where(name, trust_remote_code)
+    if path.is_dir():
+        check_files(path)
+    with load_report() as report:
+        try:
+            config = AutoConfig.from_pretrained(source, **where)
+            loader = _loader(config, name, trust_remote_code, "gguf_file" in where)
+            check_memory(name, config, dtype, device, loader)
+            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+            with without_bar() if "gguf_file" in where else nullcontext():
+                model = loader.from_pretrained(
+                    source,
+                    dtype=dtype,
+                    device_map=None if device == "cpu" else device,
+                    use_safetensors=None if "gguf_file" in where else True,
+                    **where,
+                )
+        except InputError:
             raise
-        raise InputError(
-            f"a tensor of {name} has another shape than its config.json asks for: the two belong "
-            "to different models, take both from one place"
-        ) from None
+        except SafetensorError as error:
+            raise InputError(
+                f"the weights of {name} are damaged ({error}): fetch them again"
+            ) from None
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # configurations and tokenizers raise what they like
+            report.check(name, _stored_names(path))
+            if trust_remote_code and isinstance(error, AttributeError | TypeError):
+                raise  # the model's own code
+            raise InputError(_reason(name, error, where)) from None
+    report.check(name, _stored_names(path))
     if "gguf_file" in where:
         forget_quantiser(model)
-    return model, tokenizer
+        return Loaded(model, tokenizer, None, tuple(sorted(report.unread)))
+    folder = checkpoint_folder(name, config)
+    return Loaded(
+        model,
+        tokenizer,
+        folder,
+        tuple(sorted(report.unread)),
+        _notes(model, config, folder, report),
+    )
+
+
+def _stored_names(path: Path) -> list[str]:
+    return list(stored_tensors(path)) if path.is_dir() else []
+
+
+def checkpoint_folder(name: str, config: PretrainedConfig) -> Path | None:
+    """The folder of a checkpoint's files: the user's own, or the hub's in the cache."""
+    if Path(name).is_dir():
+        return Path(name)
+    commit = getattr(config, "_commit_hash", None)
+    file = try_to_load_from_cache(name, "config.json", revision=commit)
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def _notes(
+    model: PreTrainedModel, config: PretrainedConfig, folder: Path | None, report: LoadReport
+) -> tuple[str, ...]:
+    """What is odd about a checkpoint that was loaded."""
+    notes = []
+    if folder is not None:
+        quantised = getattr(config, "quantization_config", None) is not None
+        notes += format_notes(stored_tensors(folder), quantised=quantised)
+    if report.unread:
+        notes.append(f"nothing reads {some(report.unread)}, which the checkpoint has")
+    if report.allowed:
+        notes.append(
+            f"{some(report.allowed)} is not in the checkpoint and starts at a value of its own, as "
+            f"{type(model).__name__} allows"
+        )
+    called = (config.architectures or [type(model).__name__])[0]
+    if called != type(model).__name__:
+        notes.append(f"config.json calls it {called}: it was loaded as {type(model).__name__}")
+    return (*notes, *value_notes(model))
 
 
 def checkpoint_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -119,10 +195,32 @@ def adapter_base(name: str) -> str | None:
 
 
 def merge_adapter(model: PreTrainedModel, folder: str | PathLike[str]) -> PreTrainedModel:
-    """The model with an adapter's changes in its weights."""
-    with warnings.catch_warnings():  # PEFT asks transformers for attributes by their old names
-        warnings.simplefilter("ignore", FutureWarning)
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    """The model with an adapter's changes in its weights.
+
+    Raises InputError where the adapter lacks some of its matrices, which PEFT takes for no change.
+    """
+    with warnings.catch_warnings():  # PEFT asks for attributes by old names, and reports what lacks
+        warnings.simplefilter("ignore")
+        adapted = PeftModel.from_pretrained(model, folder)
+    modules = dict(adapted.named_modules())
+    wanted = {
+        key
+        for key in get_peft_model_state_dict(adapted)
+        # PEFT adds matrices of no effect to experts in one tensor, which no adapter's file holds
+        if type(modules.get(key.partition(".lora_")[0])).__name__ != "ParamWrapper"
+    }
+    file = Path(folder) / "adapter_model.safetensors"
+    if file.is_file():
+        with safe_open(file, framework="pt") as opened:
+            held = set(opened.keys())
+        lacking, unread = wanted - held, held - set(get_peft_model_state_dict(adapted))
+        if lacking or unread:
+            parts = [f"lacks {some(lacking)}"] if lacking else []
+            parts += [f"has {some(unread)}, which nothing reads"] if unread else []
+            raise InputError(
+                f"adapter {folder} {' and '.join(parts)}: it is not whole, or another's"
+            )
+    merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
 
 
@@ -134,6 +232,8 @@ def with_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     untie_head(model)
     try:
         merged = merge_adapter(model, folder)
+    except InputError:
+        raise
     except (RuntimeError, ValueError, KeyError) as error:
         first = " ".join(str(error).split())[:200]
         raise InputError(
@@ -143,10 +243,20 @@ def with_adapter(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     return merged
 
 
-def _loader(config: PretrainedConfig, name: str, trust_remote_code: bool) -> Any:
-    """The class that loads such a model with a head that predicts the next token."""
+def _loader(config: PretrainedConfig, name: str, trust_remote_code: bool, gguf: bool) -> Any:
+    """The class that loads such a model with a head that predicts the next token.
+
+    The class that config.json names comes first: transformers' automatic classes would load a
+    model of images and text as one of text alone, without the rest of its weights.
+    """
     if config.is_encoder_decoder:
         raise InputError(f"{name} is an encoder-decoder model: only decoders are covered")
+    own = (config.architectures or [""])[0]
+    remote = trust_remote_code and getattr(config, "auto_map", None)
+    if own in _PREDICTORS and not gguf and not remote:
+        kind = getattr(transformers, own)
+        if isinstance(config, kind.config_class):
+            return kind
     if type(config) in AutoModelForCausalLM._model_mapping or trust_remote_code:
         return AutoModelForCausalLM
     if type(config) in AutoModelForImageTextToText._model_mapping:
@@ -159,6 +269,8 @@ def _loader(config: PretrainedConfig, name: str, trust_remote_code: bool) -> Any
 
 def _reason(name: str, error: Exception, where: dict[str, Any]) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"its configuration names {text}, which transformers does not know"
     if "trust_remote_code" in text:
         return (
             f"{name} needs code that comes with the model: read that code, then give "

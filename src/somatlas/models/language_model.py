@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +21,24 @@ from somatlas.models.chat import ChatFormat, chat_token_ids
 from somatlas.models.limits import Limits, limits_of
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
-from somatlas.reasoning import opens_reasoning
+from somatlas.probabilities import log_probabilities
+from somatlas.reasoning import (
+    Marks,
+    Parted,
+    opens_reasoning,
+    part_reasoning,
+    reasoning_tokens,
+)
+
+
+def ended_at(ids: list[int], position: int) -> list[int]:
+    """The ids up to a position, itself included; raises InputError where they have none such."""
+    if not -len(ids) <= position < len(ids):
+        raise InputError(
+            f"a formatted prompt has {len(ids)} tokens, so none at position {position}: choose a "
+            "--token-position that every prompt has"
+        )
+    return ids[: position % len(ids) + 1]
 
 
 @dataclass(frozen=True)
@@ -30,9 +50,14 @@ class LanguageModel:
     projects what a part writes (the paper's) or what is left of it after the norm that follows in
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
-    be computed once and its keys and values reused; `load_model` tries it. thinking : whether the
-    model is told to reason before it answers, or None for what its template does by itself. chat :
-    how it takes a prompt; `load_model` tries it (None: by the tokenizer's own template).
+    be computed once and its keys and values reused, pads : whether rows of unequal length may share
+    a batch; `load_model` tries both. thinking : whether the model is told to reason before it
+    answers, or None for what its template does by itself. chat : how it takes a prompt;
+    `load_model` tries it (None: by the tokenizer's own template). folder : of the checkpoint's
+    files, or None where it has none of its own. unread : names of tensors there that nothing reads.
+    notes : what is odd about it, a sentence each. marks : what its template puts around reasoning,
+    or None. skip : token ids that end its reasoning before it begins, empty where it does not
+    reason: behind them refusal is looked for.
     """
 
     model: PreTrainedModel
@@ -43,8 +68,14 @@ class LanguageModel:
     site: Site = "projection"
     edit_head: bool = False
     shares_head: bool = False
+    pads: bool = True
     thinking: bool | None = None
     chat: ChatFormat | None = None
+    folder: Path | None = None
+    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    marks: Marks | None = None
+    skip: tuple[int, ...] = ()
 
     @cached_property
     def limits(self) -> Limits:
@@ -88,7 +119,26 @@ class LanguageModel:
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Whether the chat template ends in a block of reasoning that the reply goes on with."""
-        return opens_reasoning(str(self.tokenizer.decode(self.token_ids(prompt))))
+        return opens_reasoning(str(self.tokenizer.decode(self.token_ids(prompt))), self.marks)
+
+    def part_reasoning(self, reply: str, *, opened: bool) -> Parted:
+        """A reply's reasoning and answer, by the template's own marks and those that are known."""
+        return part_reasoning(reply, opened=opened, own=self.marks)
+
+    def reply_texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Replies as text, special tokens left out but for those that mark reasoning."""
+        left_out = self._left_out
+        kept = [[token for token in row if token not in left_out] for row in rows]
+        return list(self.tokenizer.batch_decode(kept, skip_special_tokens=False))
+
+    @cached_property
+    def _left_out(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder
+        special = {i: str(token) for i, token in added.items() if token.special}
+        ids = self.tokenizer.all_special_ids
+        special |= dict(zip(ids, self.tokenizer.convert_ids_to_tokens(ids), strict=True))
+        marks = reasoning_tokens(special.values(), self.marks)
+        return frozenset(i for i, token in special.items() if token not in marks)
 
     def batches(
         self,
@@ -96,6 +146,7 @@ class LanguageModel:
         size: int,
         *,
         suffixes: Sequence[Sequence[int]] | None = None,
+        position: int = -1,
         ablations: RowProjections | None = None,
         room: int = 0,
     ) -> Iterator[Batch]:
@@ -103,11 +154,13 @@ class LanguageModel:
 
         What all rows begin with is computed by this call, under the ablation in force: call it
         before placing hooks that read. suffixes : token ids appended to each prompt (replies to be
-        scored), if given. ablations, room : see `somatlas.models.batches.deal`; with ablations, row
-        g * len(prompts) + i is prompt i under ablation g. Raises InputError for tokens that the
-        model has no row for, in its embedding or in its table of positions.
+        scored), if given. position : the token that each prompt ends at, counted as Python counts:
+        what follows has no part in what a decoder computes there. ablations, room : see
+        `somatlas.models.batches.deal`; with ablations, row g * len(prompts) + i is prompt i under
+        ablation g. Raises InputError for tokens that the model has no row for, in its embedding or
+        in its table of positions.
         """
-        rows = [self.token_ids(prompt) for prompt in prompts]
+        rows = [ended_at(self.token_ids(prompt), position) for prompt in prompts]
         behind = suffixes if suffixes is not None else [()] * len(rows)
         whole = [[*row, *suffix] for row, suffix in zip(rows, behind, strict=True)]
         self.limits.check(self.name, whole, room)
@@ -120,17 +173,33 @@ class LanguageModel:
             suffixes=suffixes,
             ablations=ablations,
             room=room,
+            pads=self.pads,
         )
+
+    def logits(self, inputs: Mapping[str, Any], keep: int) -> Tensor:
+        """(rows, keep, vocabulary) logits of one forward pass at the last `keep` positions.
+
+        The output head is computed there alone, where the model's code knows how to: code that
+        comes with a model (Qwen's first chat models) may lack the argument.
+        """
+        only = {"logits_to_keep": keep} if self._keeps_logits else {}
+        logits: Tensor = self.model(**inputs, **only).logits
+        return logits[:, -keep:]
+
+    @cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     @torch.no_grad()
     def next_token_log_probabilities(
         self, prompts: Sequence[str], batch_size: int
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch."""
+        """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch; of a
+        model that reasons, of the first behind its reasoning, which is skipped."""
 
         def log_p(batch: Batch) -> list[Tensor]:
-            logits = self.model(**batch.inputs, logits_to_keep=1).logits[:, -1]
-            return list(logits.float().log_softmax(dim=-1))
+            return list(log_probabilities(self.logits(batch.inputs, 1)[:, -1]))
 
-        for batch in self.batches(prompts, batch_size):
+        suffixes = [self.skip] * len(prompts) if self.skip else None
+        for batch in self.batches(prompts, batch_size, suffixes=suffixes):
             yield batch.rows, torch.stack(within_memory(batch, log_p))

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
-from somatlas.models.batches import head_cache_is_exact
+from somatlas.models.batches import head_cache_is_exact, padding_is_exact
 from somatlas.models.chat import chat_token_ids, find_format, given_template
 from somatlas.models.checkpoint import (
     Loaded,
@@ -24,7 +31,9 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.models.limits import limits_of
 from somatlas.models.names import ADAPTERS, BASE, DEFAULT_DATE
 from somatlas.models.packed import pack_linears
+from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Site, find_structure
+from somatlas.reasoning import skipping_text, template_marks
 
 _PROBES = ("Hello there", "Name three rivers of Europe, please.")  # of unequal length
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,9 +56,9 @@ def load_model(
 
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
     a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
-    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml", the name of
-    one of the model's own templates, or a file with a Jinja template. date : see `find_format`.
-    system, site, edit_head, thinking : see `LanguageModel`.
+    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : in place of the
+    model's own: "chatml", the name of another of its own, a Jinja template, or a file with one.
+    date : see `find_format`. system, site, edit_head, thinking : see `LanguageModel`.
 
     Raises InputError for an unknown name, a model that is not a decoder-only chat model or whose
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
@@ -60,7 +69,13 @@ def load_model(
     check_device(device)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    model, tokenizer = _load(name, DTYPES[dtype], device, trust_remote_code)
+    try:
+        loaded = _load(name, DTYPES[dtype], device, trust_remote_code)
+    except (AttributeError, TypeError) as error:
+        if not trust_remote_code:
+            raise
+        raise InputError(_outdated(name, None, error)) from None
+    model, tokenizer = loaded.model, loaded.tokenizer
     chat = find_format(
         tokenizer, name, source=chat_template, date=date, system=system, thinking=thinking
     )
@@ -70,10 +85,20 @@ def load_model(
     model.eval().requires_grad_(False)
     probes = [chat_token_ids(tokenizer, text, system, thinking, chat) for text in _PROBES]
     limits_of(model).check(name, probes)
-    structure = find_structure(model, torch.tensor(probes[:1]))
-    pack_linears(model)
-    shares_head = head_cache_is_exact(model, probes)
-    return LanguageModel(
+    try:
+        structure = find_structure(model, torch.tensor(probes[:1]))
+        pack_linears(model)
+        pads = padding_is_exact(model, probes)
+        shares_head = pads and head_cache_is_exact(model, probes)
+        if _brings_its_code(model):
+            _try_generation(model, probes[0])
+    except InputError:
+        raise
+    except Exception as error:  # code that comes with a model raises what it likes
+        if not _brings_its_code(model):
+            raise
+        raise InputError(_outdated(name, model.config.transformers_version, error)) from None
+    lm = LanguageModel(
         model,
         tokenizer,
         structure,
@@ -82,9 +107,38 @@ def load_model(
         site=site,
         edit_head=edit_head,
         shares_head=shares_head,
+        pads=pads,
         thinking=thinking,
         chat=chat,
+        folder=loaded.folder,
+        unread=loaded.unread,
+        notes=loaded.notes,
+        marks=template_marks(tokenizer),
     )
+    lm = replace(lm, skip=_skip(lm))
+    found = plain_text_loss(lm)
+    odd = () if found.is_language else (found.sentence,)
+    return replace(lm, notes=(*loaded.notes, *odd))
+
+
+@torch.no_grad()
+def _skip(lm: LanguageModel) -> tuple[int, ...]:
+    """Token ids that end a model's reasoning before it begins, none where it does not reason.
+
+    It does where its template opens a block of reasoning, or where the token that the template's
+    own mark begins with is its first choice after the probes.
+    """
+    prompt = _PROBES[0]
+    head = str(lm.tokenizer.decode(lm.token_ids(prompt)))
+    if not lm.opens_reasoning(prompt):
+        if lm.marks is None:
+            return ()
+        (_, log_p), *_ = lm.next_token_log_probabilities(_PROBES, len(_PROBES))
+        opening = lm.tokenizer(lm.marks.open.lstrip(), add_special_tokens=False)["input_ids"]
+        if not opening or not bool((log_p.argmax(dim=-1) == opening[0]).all()):
+            return ()
+    text = skipping_text(head, lm.marks)
+    return tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -128,14 +182,38 @@ def _base_here(name: str) -> str | None:
 def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> Loaded:
     if name in (*ADAPTERS, BASE):
         model, tokenizer = load_embedded(name)
-        return model.to("cpu" if device == "auto" else device, dtype), tokenizer
+        return Loaded(model.to("cpu" if device == "auto" else device, dtype), tokenizer)
     base = _base_here(name)
     if base is None:
         return load_checkpoint(name, dtype, device, trust_remote_code)
-    model, tokenizer = _load(base, dtype, device, trust_remote_code)
+    loaded = _load(base, dtype, device, trust_remote_code)
     if any(Path(name).glob("tokenizer*")):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    return with_adapter(model, name), tokenizer
+        loaded = loaded._replace(tokenizer=AutoTokenizer.from_pretrained(name))
+    return loaded._replace(model=with_adapter(loaded.model, name))
+
+
+def _brings_its_code(model: PreTrainedModel) -> bool:
+    """Whether the model's class is not the library's but came with the checkpoint."""
+    return type(model).__module__.partition(".")[0] == "transformers_modules"
+
+
+def _try_generation(model: PreTrainedModel, ids: list[int]) -> None:
+    tokens = torch.tensor([ids], device=model.device)
+    model.generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        generation_config=GenerationConfig(max_new_tokens=2, do_sample=False),
+    )
+
+
+def _outdated(name: str, written_for: str | None, error: Exception) -> str:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return (
+        f"the code that comes with {name} does not run under transformers {transformers_version} "
+        f"({reason}): it was written for {written_for or 'an older one'}, and somatlas needs 5.0 "
+        "or later; take a checkpoint of that model, or a successor, that transformers loads "
+        "without such code"
+    )
 
 
 def check_device(device: str) -> None:

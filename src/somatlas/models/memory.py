@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import psutil
 import torch
-from transformers import AutoModel, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from somatlas.errors import InputError
 
 
-def weight_bytes(config: PretrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of the weights in dtype: an empty model is built, no value is."""
+def weight_bytes(
+    config: PretrainedConfig, dtype: torch.dtype, loader: Any = AutoModelForCausalLM
+) -> int:
+    """Bytes of the weights in dtype: an empty model is built by the class that loads it, and no
+    value is. Shared matrices count once."""
+    build = getattr(loader, "_from_config", None) or loader.from_config
     with torch.device("meta"):
-        model = AutoModel.from_config(config)
-    text = config.get_text_config()
-    body = sum(parameter.numel() for parameter in model.parameters())
-    head = 0 if text.tie_word_embeddings else text.vocab_size * text.hidden_size
-    return int((body + head) * dtype.itemsize)
+        model = build(copy.deepcopy(config))
+    return int(sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize)
 
 
 def free_bytes(device: str) -> int:
@@ -29,11 +33,13 @@ def free_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def check_memory(name: str, config: PretrainedConfig, dtype: torch.dtype, device: str) -> None:
+def check_memory(
+    name: str, config: PretrainedConfig, dtype: torch.dtype, device: str, loader: Any
+) -> None:
     """Raise InputError where the weights alone are larger than what is free."""
     if getattr(config, "quantization_config", None) is not None:
         return  # how much a packed format takes is the format's affair
-    needed, free = weight_bytes(config, dtype), free_bytes(device)
+    needed, free = weight_bytes(config, dtype, loader), free_bytes(device)
     if needed > free:
         raise InputError(
             f"the weights of {name} take {needed / 2**30:.1f} GiB in {str(dtype)[6:]} and {device} "

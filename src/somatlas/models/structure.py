@@ -1,13 +1,18 @@
 """Where a decoder writes to its residual stream: found by arithmetic, so verified when found.
 
-One forward pass over a short prompt records what each part of each block puts out. The structure
-is the solution of
+Forward passes over a short prompt record what each part of each block puts out. The structure is
+the solution of
 
     block output = c_0 * block input + sum_i c_i * (output of part i)
 
 with constants c: 1 in most architectures, another number where a multiplier scales the branch, 0
 for a part that does not write. Whatever the architecture is called, its sums add up or it is
 refused. Constants commute with an ablation P, so P has to act on the writing parts alone.
+
+A part that adds the residual itself (BLOOM's attention and MLP) would pass as the block's only
+writer: c_0 is then 0, and the parts inside it are taken in its place. So are the parts of one
+inside which something reads the stream before P has acted on all of it, which `unablated_readers`
+tells of every structure that is found.
 """
 
 from __future__ import annotations
@@ -15,19 +20,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from somatlas.errors import InputError
+from somatlas.models.decoder import decoder_blocks, decoder_of
+from somatlas.models.readers import unablated_readers
+from somatlas.models.recording import Recorder, record
+from somatlas.models.terms import Terms, is_norm, least_squares_terms
 
 Site = Literal["projection", "residual"]
 
-_MIN_SCALE = 0.02  # a part whose constant is smaller, in the median over blocks, does not write
 _EXACT_TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
+_DEEPEST = 6  # how often parts are replaced by those inside them
 
 
 @dataclass(frozen=True)
@@ -75,181 +83,124 @@ class ResidualStructure:
 
     def sites(self, site: Site = "projection") -> tuple[nn.Module, ...]:
         """The modules whose outputs an ablation projects."""
-        return tuple(w.site(site) for w in self.writes)
+        return tuple(dict.fromkeys(w.site(site) for w in self.writes))
 
 
 @torch.no_grad()
 def find_structure(model: PreTrainedModel, token_ids: Tensor) -> ResidualStructure:
-    """Find and verify the structure with one forward pass over token_ids (1, n).
+    """Find and verify the structure with a few forward passes over token_ids (1, n).
 
-    Raises InputError where there are no decoder blocks, or naming the first block that does not
-    add up and the share that is missing.
+    Raises InputError where there are no decoder blocks, the stream is none of vectors of d_model,
+    naming the first block that does not add up and the share that is missing, or what inside a
+    block reads the stream where an ablation would not have acted.
     """
-    config = model.config.get_text_config()
-    decoder = model.get_decoder()
-    blocks = _decoder_blocks(decoder, config.num_hidden_layers, type(model).__name__)
-    shape = (token_ids.numel(), int(config.hidden_size))
-    stem = _Recorder(decoder, shape, first_block=blocks[0])
-    recorders = [_Recorder(block, shape) for block in blocks]
-    try:
-        decoder(input_ids=token_ids.to(model.device), use_cache=False)
-    finally:
-        for recorder in (stem, *recorders):
-            recorder.close()
-
-    _check_finite(stem.target, "the first block's input")
-    for i, recorder in enumerate(recorders):
-        _check_finite(recorder.target, f"block {i}'s output")
+    decoder, blocks = decoder_of(model), list(decoder_blocks(model))
+    shape = (token_ids.numel(), int(model.config.get_text_config().hidden_size))
     exact = model.dtype in (torch.float32, torch.float64)
     tolerance = _EXACT_TOLERANCE if exact else _HALF_TOLERANCE
-    (embeddings,), stem_missing = _solve([stem])
-    _check(stem_missing[0], tolerance, "the first block's input")
-    for i, (one, following) in enumerate(pairwise(recorders)):
-        gap = (one.target - following.source).norm() / following.source.norm()
-        _check(float(gap), tolerance, f"block {i + 1}'s input")
-    block_writes, missing = _solve(recorders)
-    for i, share in enumerate(missing):
-        _check(share, tolerance, f"block {i}'s output")
-    return ResidualStructure(
-        embeddings, tuple(blocks), tuple(block_writes), (*stem_missing, *missing)
+    ids = token_ids.to(model.device)
+    inside: set[str] = set()  # parts whose own parts are taken in their place
+    for _ in range(_DEEPEST):
+        stem, recorders = record(decoder, blocks, ids, shape, inside)
+        _check_stream(stem, recorders, tolerance)
+        stem_terms = least_squares_terms([stem], tolerance)
+        _check(stem_terms.missing[0], tolerance, "the first block's input")
+        terms = least_squares_terms(recorders, tolerance)
+        deeper = _that_hold_the_input(terms, recorders)
+        if not deeper:
+            for i, share in enumerate(terms.missing):
+                _check(share, tolerance, f"block {i}'s output")
+            structure = ResidualStructure(
+                _writes(stem, stem_terms, 0),
+                tuple(blocks),
+                tuple(_writes(recorder, terms, i) for i, recorder in enumerate(recorders)),
+                (*stem_terms.missing, *terms.missing),
+            )
+            unread = unablated_readers(
+                decoder, blocks, structure.sites("residual"), ids, shape, tolerance
+            )
+            deeper = _that_contain(unread, structure)
+            if not deeper:
+                _check_readers(unread)
+                return structure
+        inside |= deeper
+    raise InputError(
+        f"the parts of {type(model).__name__} add to the residual stream within each other: "
+        "ablation would not be exact for this architecture"
     )
 
 
-def _decoder_blocks(decoder: nn.Module, count: int, kind: str) -> nn.ModuleList:
-    for module in decoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise InputError(f"no list of {count} decoder blocks found in {kind}: it cannot be studied")
-
-
-class _Recorder:
-    """Hooks on a container (a block, or the decoder up to its first block) and its children.
-
-    source, target : the container's input and output, (n, d) float64 on the CPU; the decoder has
-    the first block's input as its target and no source. parts : name -> module, input and output
-    of each child that has parameters, ran, and puts out vectors of the stream's shape; where two
-    put out the same (two norms with equal weights), of the first.
-    """
-
-    def __init__(
-        self, container: nn.Module, shape: tuple[int, int], first_block: nn.Module | None = None
-    ) -> None:
-        self.shape = shape
-        self.source = self.target = torch.zeros(shape, dtype=torch.float64)
-        self.parts: dict[str, tuple[nn.Module, Tensor | None, Tensor]] = {}
-        self.handles = [
-            child.register_forward_hook(self._part(name), with_kwargs=True)
-            for name, child in container.named_children()
-            if any(True for _ in child.parameters()) and not isinstance(child, nn.ModuleList)
-        ]
-        self.open = True
-        if first_block is None:
-            self.handles.append(container.register_forward_hook(self._whole, with_kwargs=True))
-        else:
-            self.handles.append(
-                first_block.register_forward_pre_hook(self._enter_blocks, with_kwargs=True)
-            )
-
-    def close(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def _vectors(self, value: Any) -> Tensor | None:
-        value = value[0] if isinstance(value, tuple) and value else value
-        if not isinstance(value, Tensor) or value.numel() != self.shape[0] * self.shape[1]:
-            return None
-        if value.shape[-1] != self.shape[1] or not value.is_floating_point():
-            return None
-        return value.detach().to("cpu", torch.float64).reshape(self.shape)
-
-    def _input(self, args: Any, kwargs: Any) -> Tensor | None:
-        return self._vectors(args[0] if args else kwargs.get("hidden_states"))
-
-    def _part(self, name: str) -> Any:
-        def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            vectors = self._vectors(output)
-            known = (known for _, _, known in self.parts.values())
-            if self.open and vectors is not None and not any(map(vectors.equal, known)):
-                self.parts[name] = (module, self._input(args, kwargs), vectors)
-
-        return record
-
-    def _whole(self, _module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        source, target = self._input(args, kwargs), self._vectors(output)
-        if source is not None and target is not None:
-            self.source, self.target = source, target
-
-    def _enter_blocks(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
-        target = self._input(args, kwargs)
-        if target is not None:
-            self.target = target
-        self.open = False
-
-
-def _solve(recorders: Sequence[_Recorder]) -> tuple[list[tuple[Write, ...]], list[float]]:
-    """The writes of each container, and the share of its target that they leave unexplained.
-
-    A part writes where the median of its constant over all containers says so: in one block alone
-    a constant can be ill-determined, as where a part puts out next to nothing.
-    """
-    systems = [_system(recorder) for recorder in recorders]
-    constants: dict[str, list[float]] = {}
-    for columns, target in systems:
-        for name, c in zip(columns, _least_squares(columns, target)[0], strict=True):
-            constants.setdefault(name, []).append(abs(c))
-    writers = {name for name, values in constants.items() if median(values) >= _MIN_SCALE}
-    all_writes, missing = [], []
-    for recorder, (columns, target) in zip(recorders, systems, strict=True):
-        used = {name: column for name, column in columns.items() if name in writers or not name}
-        scales, share = _least_squares(used, target)
-        all_writes.append(
-            tuple(
-                _write(recorder, name, scale)
-                for name, scale in zip(used, scales, strict=True)
-                if name
-            )
+def _that_hold_the_input(terms: Terms, recorders: Sequence[Recorder]) -> set[str]:
+    """Parts to look into, where a block adds nothing to its input: their output holds it."""
+    if terms.holds_input:
+        return set()
+    inner = {name for name in terms.writers if any(r.has_parts(name) for r in recorders)}
+    if not inner:
+        raise InputError(
+            f"{', '.join(sorted(terms.writers)) or 'no part'} alone makes a block's output, which "
+            "holds nothing of the block's input: it cannot be told what writes to the residual "
+            "stream, and ablation would not be exact for this architecture"
         )
-        missing.append(share)
-    return all_writes, missing
+    return inner
 
 
-def _system(recorder: _Recorder) -> tuple[dict[str, Tensor], Tensor]:
-    """Columns (the input's is named "") and target, each value over its own magnitude.
-
-    Rounding in half precision is relative to each value, and a few values of the stream are huge:
-    divided by their magnitude all say equally much.
-    """
-    source, target = recorder.source, recorder.target
-    size = source.abs() + target.abs()
-    size = size + 0.1 * size.square().mean().sqrt()
-    columns = {"": source} if source.any() else {}
-    columns |= {name: output for name, (_, _, output) in recorder.parts.items() if output.any()}
-    return {name: (c / size).flatten() for name, c in columns.items()}, (target / size).flatten()
-
-
-def _least_squares(columns: dict[str, Tensor], target: Tensor) -> tuple[list[float], float]:
-    """The constants that come nearest to target, and the share of it that is left."""
-    if not columns:
-        return [], 1.0
-    matrix = torch.stack(list(columns.values()), dim=1)
-    constants = torch.linalg.lstsq(matrix, target[:, None], driver="gelsd").solution
-    left = target - (matrix @ constants)[:, 0]
-    return constants[:, 0].tolist(), float(left.norm() / target.norm())
+def _that_contain(
+    unread: Sequence[tuple[int, str, float]], structure: ResidualStructure
+) -> set[str]:
+    """The parts that write and inside which the stream is read too early."""
+    return {
+        write.path
+        for block, path, _ in unread
+        if block >= 0
+        for write in structure.block_writes[block]
+        if path.startswith(f"{write.path}.")
+    }
 
 
-def _write(recorder: _Recorder, name: str, scale: float) -> Write:
+def _check_readers(unread: Sequence[tuple[int, str, float]]) -> None:
+    if unread:
+        block, path, share = unread[0]
+        where = f"{path} of block {block}" if block >= 0 else path
+        raise InputError(
+            f"{where} reads the residual stream where an ablation has not acted on all of it "
+            f"({share:.1%} of it is along the ablated directions): ablation would not be exact for "
+            "this architecture"
+        )
+
+
+def _check_stream(stem: Recorder, recorders: Sequence[Recorder], tolerance: float) -> None:
+    """Raise InputError where the stream is not one vector a token, handed from block to block."""
+    for recorder in (stem, *recorders):
+        if recorder.odd_shape is not None:
+            raise InputError(
+                "its residual stream is not one vector a token (tensors of "
+                f"{'x'.join(map(str, recorder.odd_shape))}, as of several streams side by side): "
+                "such an architecture is not covered"
+            )
+    _check_finite(stem.target, "the first block's input")
+    for i, recorder in enumerate(recorders):
+        _check_finite(recorder.target, f"block {i}'s output")
+    for i, (one, following) in enumerate(pairwise(recorders)):
+        gap = (one.target - following.source).norm() / following.source.norm()
+        _check(float(gap), tolerance, f"block {i + 1}'s input")
+
+
+def _writes(recorder: Recorder, terms: Terms, place: int) -> tuple[Write, ...]:
+    """The writes that the terms are."""
+    found = dict.fromkeys(
+        _write(recorder, name, scale) for name, scale in terms.scales[place].items()
+    )
+    return tuple(found)
+
+
+def _write(recorder: Recorder, name: str, scale: float) -> Write:
     """The write that a term is, with the part before it where the term is a norm of that part."""
-    module, source, _ = recorder.parts[name]
-    if source is not None and _is_norm(module):
-        for part, (before, _, output) in recorder.parts.items():
-            if part != name and output.equal(source):
-                return Write(part, before, module, scale)
-    return Write(name, module, None, scale)
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """Whether a module holds vectors alone: no matrix, so no map of its own."""
-    return all(parameter.ndim <= 1 for parameter in module.parameters())
+    part = recorder.parts[name]
+    if part.source is not None and is_norm(part.module):
+        for before, other in recorder.parts.items():
+            if before != name and other.output.equal(part.source):
+                return Write(before, other.module, part.module, scale)
+    return Write(name, part.module, None, scale)
 
 
 def _check_finite(vectors: Tensor, what: str) -> None:
@@ -258,7 +209,7 @@ def _check_finite(vectors: Tensor, what: str) -> None:
 
 
 def _check(missing: float, tolerance: float, what: str) -> None:
-    if missing > tolerance:
+    if not missing <= tolerance:
         raise InputError(
             f"{what} is not the sum of the parts found ({missing:.1%} of it is missing): ablation "
             "would not be exact for this architecture"

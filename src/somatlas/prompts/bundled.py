@@ -48,3 +48,10 @@ def bundled_prompts() -> PromptSet:
                     name, syntax, topic, text = parts
                     borderline[cast(Split, name)].append(Prompt(text, category, topic, syntax))
     return PromptSet(positive, negative, borderline)
+
+
+@cache
+def general_prompts() -> tuple[str, ...]:
+    """Everyday requests of many forms that no harmful prompt was written for: 420."""
+    path = files("somatlas") / "data" / "general_prompts.txt"
+    return tuple(path.read_text(encoding="utf-8").splitlines())

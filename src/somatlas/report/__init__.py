@@ -5,21 +5,21 @@ from a run's folder.
 """
 
 from somatlas.report.atlas_figures import (
-    cosine_figure,
     front_figure,
     layers_figure,
-    plane_figure,
-    scaling_figure,
     stability_figure,
     steps_figure,
 )
+from somatlas.report.direction_figures import cosine_figure, plane_figure
 from somatlas.report.figure_list import ReportFigure, run_figures
 from somatlas.report.figures import map_figure, save_figure
+from somatlas.report.space_figures import grid_figure, scaling_figure
 
 __all__ = [
     "ReportFigure",
     "cosine_figure",
     "front_figure",
+    "grid_figure",
     "layers_figure",
     "map_figure",
     "plane_figure",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from somatlas.comparators import FLOORS
 from somatlas.errors import InputError
 from somatlas.evaluation import paired_tests, read_jsonl
 from somatlas.files import read_json
+from somatlas.report.floors import floor_text, kmeans_text
+from somatlas.report.matched import least_table, remeasured_table, seed_groups
 from somatlas.report.tables import plain_table, table_text
 from somatlas.report.words import p_text, rate_text
 from somatlas.run import Run, chosen_layer
-from somatlas.statistics import correlation, wilson
+from somatlas.stages.remeasure import remeasured, val_trials
+from somatlas.statistics import correlation, mean_interval, wilson
 
 # What decides a rate, so that runs that differ in it are not compared.
 _GROUND = (
     "judge",
     "judge_template",
     "judge_labels",
+    "coherence",
     "behaviour",
     "system",
     "thinking",
@@ -48,26 +53,24 @@ _BUDGET = (
     "selection_prompts",
     "reply_models",
 )
-_REFUSALS, _DRIFTS = (0.5, 0.25, 0.1), (0.1, 0.3, 1.0)
+_MEASURES = {
+    "compactness": "mean distance of the harmful cluster to its centroid",
+    "harmless_compactness": "the same of the harmless cluster",
+    "ratio": "harmful over harmless",
+    "distance": "distance of the two centroids",
+}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One condition of one run: its rates, and its rows of verdicts.jsonl."""
+    """One condition of one run: its rates, its rows of verdicts.jsonl, and KL by harmless reply."""
 
     name: str
+    method: str
     k: int
     test: Mapping[str, Any]
     verdicts: Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Point:
-    """Refusal and KL of one ablation, over n prompts."""
-
-    refusal: float
-    kl: float
-    n: int
+    drift: Sequence[float]
 
 
 def comparison_text(runs: Sequence[Run]) -> str:
@@ -81,10 +84,19 @@ def comparison_text(runs: Sequence[Run]) -> str:
         for run in runs
         if run.is_done("atlas")
     }
-    parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(rows, runs[0].config.seed)]
+    tests = paired_tests({row.name: row.verdicts for row in rows}, runs[0].config.seed)
+    parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(tests)]
+    parts += [floor_text(rows), kmeans_text(rows, tests)]
     if steps:
-        parts += [_over_k(steps), _pooled(list(steps.values()))]
+        measured = [run for run in runs if run.is_done("atlas")]
+        models = [run.folder.parent.name for run in measured]
+        parts += [_over_k(steps), _pooled(list(steps.values()), models)]
     return "\n".join(part for part in parts if part)
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Raise InputError for what `comparison_text` would."""
+    _conditions(runs)
 
 
 def _conditions(runs: Sequence[Run]) -> list[Compared]:
@@ -97,6 +109,7 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
         _check_ground(run, runs[0])
         evaluation = read_json(run.path("evaluation.json"))
         verdicts = read_jsonl(run.path("verdicts.jsonl"))
+        drift = read_json(run.path("ablate.json"))["kl_by_reply"]
         sides = {c: [v for v in verdicts if v["condition"] == c] for c in ("sd", "md")}
         own = [
             (v["prompt"], v["system"], v["sample"]) for v in sides["md"] if v["kind"] == "harmful"
@@ -110,9 +123,10 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
         if run.folder.parent not in with_sd:
             with_sd.add(run.folder.parent)
             name = _with_model("sd", run, runs)
-            rows.append(Compared(name, 1, evaluation["test"]["sd"], sides["sd"]))
+            rows.append(Compared(name, "sd", 1, evaluation["test"]["sd"], sides["sd"], drift["sd"]))
         k = len(evaluation["ranks"])
-        rows.append(Compared(_name(run, runs), k, evaluation["test"]["md"], sides["md"]))
+        md, method = evaluation["test"]["md"], run.config.method
+        rows.append(Compared(_name(run, runs), method, k, md, sides["md"], drift["md"]))
     return rows
 
 
@@ -127,9 +141,10 @@ def _check_ground(run: Run, first: Run) -> None:
 
 
 def _name(run: Run, runs: Sequence[Run]) -> str:
-    """The method, with the run's name and model where they tell more."""
+    """The method, that it is a floor, and the run's name and model where they tell more."""
     method, name = run.config.method, run.config.name
-    return _with_model(name if name == method else f"{method} ({name})", run, runs)
+    told = f"{method}, floor" if method in FLOORS else method
+    return _with_model(told if name == method else f"{told} ({name})", run, runs)
 
 
 def _with_model(name: str, run: Run, runs: Sequence[Run]) -> str:
@@ -146,15 +161,23 @@ def _rates(rows: Sequence[Compared]) -> str:
         "k",
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
+        "off topic",
         "refusal on harmless",
         "KL, nats a token",
     )
     for row in rows:
-        names = ("asr", "refusal", "babble", "harmless_refusal")
+        names = ("asr", "refusal", "babble", "off_topic", "harmless_refusal")
         cells = [rate_text(row.test[name]) for name in names]
-        table.add_row(row.name, str(row.k), *cells, f"{row.test['kl']:.3f}")
+        table.add_row(row.name, str(row.k), *cells, _drift_text(row.drift))
     return table_text(table)
+
+
+def _drift_text(by_reply: Sequence[float]) -> str:
+    """The mean over replies with a bootstrap interval over them."""
+    if not by_reply:
+        return "-"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*mean_interval(by_reply, seed=0))
 
 
 def _budgets(runs: Sequence[Run]) -> str:
@@ -174,55 +197,40 @@ def _budgets(runs: Sequence[Run]) -> str:
 def _matched(runs: Sequence[Run], steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Least drift among ablations that refuse at most so much, and least refusal at so much drift.
 
-    Over the searches' trials where they measured drift, else over the steps of k.
+    Over the searches' trials where they measured drift: on test prompts where all of them are
+    measured again there (`somatlas.stages.remeasure`), else as val had it. Without drift in the
+    searches, over the steps of k.
     """
-    trials = {_name(run, runs): _trial_points(run) for run in runs}
-    trials = {name: points for name, points in trials.items() if points}
-    if len(trials) > 1:
-        return _matched_table("least over the searches' trials, on val prompts", trials)
-    walked = {
-        name: [Point(s["refusal"], s["kl"], s["n"]) for s in own[1:]] for name, own in steps.items()
-    }
-    return (
-        _matched_table("least over the steps of k, on test prompts", walked)
-        if len(walked) > 1
-        else ""
-    )
-
-
-def _trial_points(run: Run) -> list[Point]:
-    if run.config.ids is not None:
-        return []
-    search = read_json(run.path("search.json"))
-    n = search["val"]["n"]
-    return [Point(t["refusal"], t["kl"], n) for t in search["trials"] if t["kl"] is not None]
-
-
-def _matched_table(title: str, points: Mapping[str, Sequence[Point]]) -> str:
-    table = plain_table(
-        "matched",
-        *(f"KL at refusal <= {level:.0%}" for level in _REFUSALS),
-        *(f"refusal at KL <= {level:g}" for level in _DRIFTS),
-    )
-    for name, own in points.items():
-        drifts = [_least(p.kl for p in own if p.refusal <= level) for level in _REFUSALS]
-        refusals = [_least(p.refusal for p in own if p.kl <= level) for level in _DRIFTS]
-        n = own[0].n
-        table.add_row(
-            name,
-            *("-" if kl is None else f"{kl:.3f}" for kl in drifts),
-            *("-" if share is None else str(wilson(round(share * n), n)) for share in refusals),
+    named = {_name(run, runs): run for run in runs}
+    searched = {name: run for name, run in named.items() if val_trials(run)}
+    again = {name: own for name, run in searched.items() if (own := remeasured(run)) is not None}
+    if searched and len(again) == len(searched):
+        unsearched = [name for name in named if name not in searched]
+        return remeasured_table(seed_groups(searched, again)) + "".join(
+            f"  not measured again: the search of {name} measured no drift (--objective asr,kl)\n"
+            for name in unsearched
         )
-    return f"  {title}\n{table_text(table)}"
+    if len(searched) > 1:
+        trials = {
+            name: [
+                {**t, "n": read_json(run.path("search.json"))["val"]["n"]} for t in val_trials(run)
+            ]
+            for name, run in searched.items()
+        }
+        return (
+            least_table("least over the searches' trials, chosen and measured on val", trials)
+            + "  these figures are chosen and measured on the same val prompts, and so too good: "
+            "--remeasure measures the sets on test prompts\n"
+        )
+    walked = {name: [{**step, "pruned": False} for step in own[1:]] for name, own in steps.items()}
+    if len(walked) < 2:
+        return ""
+    title = "least over the steps of k, chosen and measured on the same test prompts"
+    return least_table(title, walked)
 
 
-def _least(values: Iterable[float]) -> float | None:
-    return min(values, default=None)
-
-
-def _tests(rows: Sequence[Compared], seed: int) -> str:
+def _tests(tests: Sequence[Mapping[str, Any]]) -> str:
     """Every two conditions over the same prompts: differences, and exact McNemar's p (Holm)."""
-    tests = paired_tests({row.name: row.verdicts for row in rows}, seed)
     table = plain_table(
         "second against first, points [95 %]", "ASR", "p (Holm)", "refusal", "p (Holm)"
     )
@@ -243,7 +251,7 @@ def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "k",
         "ASR",
         "refusal",
-        "babble",
+        "incoherent",
         "harmless answered",
         "KL, nats a token",
     )
@@ -255,21 +263,28 @@ def _over_k(steps: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table_text(table)
 
 
-def _pooled(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Correlation with ASR over all steps of all runs, each measure relative to its k = 0."""
+def _pooled(runs: Sequence[Sequence[Mapping[str, Any]]], models: Sequence[str]) -> str:
+    """Correlation with ASR over all steps of all runs, each measure relative to its k = 0.
+
+    Runs of one model share their unablated point, which counts once. Without an interval: the
+    steps of a run are nested, and runs are few.
+    """
     lines = []
-    for measure in ("compactness", "distance"):
-        pairs = [
-            (step[measure] / run[0][measure], step["asr"])
-            for run in runs
-            if run[0][measure]
-            for step in run
-        ]
-        found = correlation([x for x, _ in pairs], [y for _, y in pairs])
-        if found is not None:
-            r, low, high = found
-            lines.append(
-                f"  {measure} of the harmful cluster and ASR over {len(pairs)} steps of "
-                f"{len(runs)} runs: r {r:+.2f} [{low:+.2f}, {high:+.2f}]"
-            )
-    return "\n".join(lines) + "\n" if lines else ""
+    for measure, name in _MEASURES.items():
+        pairs, started = [], set()
+        for run, model in zip(runs, models, strict=True):
+            if not run[0][measure] or any(step[measure] is None for step in run):
+                continue
+            for step in run if model not in started else run[1:]:
+                pairs.append((step[measure] / run[0][measure], step["asr"]))
+            started.add(model)
+        r = correlation([x for x, _ in pairs], [y for _, y in pairs])
+        if r is not None:
+            lines.append(f"  {name}: r {r:+.2f} over {len(pairs)} steps")
+    if not lines:
+        return ""
+    head = (
+        f"geometry and ASR over the steps of {len(runs)} runs, each relative to the unablated "
+        "model, which counts once a model (steps are nested: no interval)"
+    )
+    return "\n".join([head, *lines]) + "\n"

@@ -17,14 +17,20 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class MapFile:
-    """The map of m neurons: coordinates (m, 2), u_matrix (m,), hits (m,), and the neuron of each
-    rank (r,)."""
+    """The map of m neurons: coordinates (m, 2), u_matrix (m,), hits (m,), the neuron of each rank
+    (r,), and how well it fits (`somatlas.atlas.map_errors`), None where that was not measured."""
 
     coordinates: NDArray[np.float64]
     u_matrix: NDArray[np.float64]
     hits: NDArray[np.int64]
     neurons: NDArray[np.int64]
     topology: str
+    errors: Json | None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether neighbours on the grid are known to be neighbours in space."""
+        return self.errors is not None and bool(self.errors["ordered"])
 
     @property
     def ranks(self) -> list[int | None]:
@@ -38,9 +44,11 @@ class Facts:
     """The settings of a run and its JSON files, None where a stage has not made them."""
 
     settings: Json
+    model: Json | None
     layers: Json | None
     map: MapFile | None
     search: Json | None
+    ablate: Json | None
     evaluation: Json | None
     cost: Json | None
     atlas: Json | None
@@ -66,16 +74,18 @@ def read_facts(folder: Path) -> Facts:
 
     return Facts(
         settings=settings,
+        model=content("model"),
         layers=content("layers"),
-        map=_map(folder / "map.safetensors", folder / "directions.safetensors"),
+        map=_map(folder / "map.safetensors", folder / "directions.safetensors", content("map")),
         search=content("search"),
+        ablate=content("ablate"),
         evaluation=content("evaluation"),
         cost=content("cost"),
         atlas=content("atlas"),
     )
 
 
-def _map(path: Path, directions: Path) -> MapFile | None:
+def _map(path: Path, directions: Path, errors: Json | None) -> MapFile | None:
     if not (path.exists() and directions.exists()):
         return None
     tensors, metadata = read_tensors(path)
@@ -85,4 +95,5 @@ def _map(path: Path, directions: Path) -> MapFile | None:
         hits=tensors["hits"].numpy(),
         neurons=read_tensors(directions)[0]["neurons"].numpy(),
         topology=metadata["topology"],
+        errors=errors,
     )

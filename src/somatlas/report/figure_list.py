@@ -11,17 +11,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from somatlas.comparators import FLOORS
+from somatlas.drift import REPLY_TOKENS
 from somatlas.report.atlas_figures import (
-    cosine_figure,
     front_figure,
     layers_figure,
-    plane_figure,
-    scaling_figure,
     stability_figure,
     steps_figure,
 )
+from somatlas.report.control_figures import knobs_figure
+from somatlas.report.direction_figures import cosine_figure, plane_figure
 from somatlas.report.facts import Facts, MapFile, read_facts
-from somatlas.report.figures import map_figure
+from somatlas.report.figures import VOID, map_figure
+from somatlas.report.space_figures import grid_figure, scaling_figure
+from somatlas.report.words import rate_text
 
 Rows = Sequence[Sequence[Any]]
 
@@ -62,10 +65,15 @@ def report_figures(facts: Facts) -> list[ReportFigure]:
         figures.append(_front(facts.search))
     if facts.atlas:
         steps = facts.atlas["steps"]
-        figures += [_steps(steps), _scaling(steps), _plane(facts.atlas["plane"], facts.chosen)]
-        figures.append(_cosines(facts.atlas["cosines"], facts.chosen))
+        figures += [_steps(steps), _scaling(steps), _plane(facts), _cosines(facts)]
+        if facts.map and "space" in facts.atlas:
+            figures += [_grid(facts.map, facts.atlas["space"], facts.chosen)]
+            figures += [_cosines_on_map(facts, facts.map)]
         if stability := facts.atlas["stability"]:
             figures.append(_stability(stability))
+        knobs = facts.atlas.get("knobs")
+        if knobs and "borderline" in knobs["differ"]:
+            figures.append(_knobs(knobs, facts.chosen))
     return figures
 
 
@@ -115,10 +123,11 @@ def _map(
 
     return ReportFigure(
         "map",
-        "The map as it goes into a paper: rank, hit count, and the U-matrix as colour.",
+        "The map as it goes into a paper: rank and hit count"
+        + (", and the U-matrix as colour." if found.ordered else f"; {VOID}, so none is shaded."),
         lambda: map_figure(
             found.coordinates,
-            found.u_matrix,
+            found.u_matrix if found.ordered else None,
             found.hits,
             found.neurons,
             topology=found.topology,
@@ -137,7 +146,8 @@ def _front(search: Mapping[str, Any]) -> ReportFigure:
 
     return ReportFigure(
         "front",
-        "Every trial by drift and attack success on val; those that no other beats in both are "
+        f"Every trial by drift (KL over the first {REPLY_TOKENS} tokens of harmless replies) and "
+        "attack success on val; those that no other beats in both are "
         "joined, and the set that was chosen is marked.",
         lambda: front_figure(
             points(trials),
@@ -162,13 +172,16 @@ def _front(search: Mapping[str, Any]) -> ReportFigure:
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
-    drawn = ("asr", "kl", "compactness", "distance")
+    drawn = ("asr", "kl", "compactness", "harmless_compactness", "ratio", "distance")
     names = ("n", "asr", "refusal", "babble", "harmless_answered", *drawn[1:], "stress")
+    clouds = [len(steps[0][side]) for side in ("harmful", "harmless")]
     return ReportFigure(
         "steps",
-        "ASR on test prompts, drift on harmless replies, compactness of the harmful cluster and "
-        "its distance to the harmless one, over the number of directions ablated: the chosen ones "
-        "first.",
+        f"Over the number of directions ablated, the chosen ones first: ASR on {steps[0]['n']} "
+        f"test prompts; drift (KL over the first {REPLY_TOKENS} tokens of harmless replies); and, "
+        f"of {clouds[0]} harmful and {clouds[1]} harmless test prompts' representations, the "
+        "distance of the two centroids, the mean distance to each cluster's own, and the ratio of "
+        "these two.",
         lambda: steps_figure(_column(steps, "k"), **{name: _column(steps, name) for name in drawn}),
         lambda: [
             ["k", "ranks", *names],
@@ -178,11 +191,16 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
 
 
 def _scaling(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
-    names = ("k", "harmful", "harmless", "stress")
+    numbers = ("stress", "compactness", "harmless_compactness", "distance")
     return ReportFigure(
         "scaling",
-        "The same clusters in three dimensions, for print.",
-        lambda: scaling_figure(*(_column(steps, name) for name in names)),
+        "The same clusters in three dimensions (classical scaling of all steps together, one frame "
+        "and one scale). HL σ, HF σ: mean distance of harmless and harmful representations to "
+        "their centroid; Δμ: distance of the centroids; all in the full space.",
+        lambda: scaling_figure(
+            *(_column(steps, name) for name in ("k", "harmful", "harmless")),
+            **{name: _column(steps, name) for name in numbers},
+        ),
         lambda: [
             ["k", "side", "x", "y", "z"],
             *(
@@ -195,50 +213,142 @@ def _scaling(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
     )
 
 
-def _plane(plane: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
+def _plane(facts: Facts) -> ReportFigure:
+    plane, corners = (facts.atlas or {})["plane"], {}
+    if facts.evaluation:
+        rates = {c: facts.evaluation["test"][c]["asr"] for c in ("sd", "md")}
+        corners = {c: f"test ASR {rate_text(rate)} %" for c, rate in rates.items()}
+    length = "" if plane["to_scale"] else " These directions are axes, drawn as long as SD."
     return ReportFigure(
         "plane",
-        "Train representations on two principal components; each direction as an arrow from "
-        "the harmless mean. An arrow is short where the direction leads out of the plane.",
-        lambda: plane_figure(plane, chosen),
+        "Train representations on two principal components, with arrows from the harmless mean to "
+        "where SD and every direction lead: the harmful mean, and each one's neuron or centre. "
+        f"Heavy ones are ablated together.{length}",
+        lambda: plane_figure(plane, facts.chosen, corners),
         lambda: [
             ["what", "x", "y"],
+            *([what, *place] for what in ("harmful", "harmless", "ends") for place in plane[what]),
+            ["single", *plane["single"]],
+        ],
+    )
+
+
+def _grid(found: MapFile, space: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
+    lines = "the lines of the grid" if space["edges"] else f"no lines of the grid, as {VOID}"
+    return ReportFigure(
+        "grid",
+        "The neurons by rank among the train prompts, on the first three principal components of "
+        f"the harmful ones, with {lines}.",
+        lambda: grid_figure(
+            *(space[name] for name in ("harmful", "harmless", "neurons", "edges")),
+            ranks=found.ranks,
+            chosen=chosen,
+            variance=space["variance"],
+        ),
+        lambda: [
+            ["what", "rank", "x", "y", "z", "joined_to_neurons"],
             *(
-                [what, *place]
-                for what in ("harmful", "harmless", "directions")
-                for place in plane[what]
+                [side, None, *place, None]
+                for side in ("harmful", "harmless")
+                for place in space[side]
+            ),
+            *(
+                ["neuron", rank, *place, _ranks(_joined(space["edges"], neuron))]
+                for neuron, (rank, place) in enumerate(
+                    zip(found.ranks, space["neurons"], strict=True)
+                )
             ),
         ],
     )
 
 
-def _cosines(cosines: Sequence[Sequence[float]], chosen: Sequence[int]) -> ReportFigure:
+def _joined(edges: Sequence[Sequence[int]], neuron: int) -> list[int]:
+    return [two if one == neuron else one for one, two in edges if neuron in (one, two)]
+
+
+def _cosines(facts: Facts) -> ReportFigure:
+    order = range(len((facts.atlas or {})["cosines"]))
+    return _cosine_matrix("cosines", "Cosines between the directions, and with SD.", facts, order)
+
+
+def _cosines_on_map(facts: Facts, found: MapFile) -> ReportFigure:
+    order = [rank for rank in found.ranks if rank is not None]
+    caption = "The same in the order of the neurons on the grid, line by line."
+    return _cosine_matrix(
+        "cosines-map", caption if found.ordered else f"{caption} Here {VOID}.", facts, order
+    )
+
+
+def _cosine_matrix(name: str, caption: str, facts: Facts, order: Sequence[int]) -> ReportFigure:
+    """The matrix with its rows in some order of the ranks, SD's last."""
+    atlas = facts.atlas or {}
+    single = atlas["cosines_with_single"]
+    rows = [[*(atlas["cosines"][i][j] for j in order), single[i]] for i in order]
+    rows.append([*(single[j] for j in order), 1.0])
+    names = [*map(str, order), "SD"]
+    chosen = [place for place, rank in enumerate(order) if rank in facts.chosen]
     return ReportFigure(
-        "cosines",
-        "Cosines between the directions.",
-        lambda: cosine_figure(cosines, chosen),
-        lambda: [
-            ["rank", *range(len(cosines))],
-            *([rank, *row] for rank, row in enumerate(cosines)),
-        ],
+        name,
+        caption,
+        lambda: cosine_figure(rows, chosen, names),
+        lambda: [["rank", *names], *([n, *row] for n, row in zip(names, rows, strict=True))],
     )
 
 
 def _stability(found: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
+    def rows() -> Rows:
+        spreads = [
+            (method, over, f"{measure}{suffix}", value)
+            for method, kinds in found.items()
+            for suffix, record in (("", kinds), ("_without_sd", kinds.get("without_sd") or {}))
+            for over in ("samples", "seeds")
+            for measure, value in record.get(over, {}).items()
+            if value is not None
+        ]
+        names = ("mean", "low", "high")
+        return [
+            ["method", "over", "measure", *names],
+            *([*what, *(value[name] for name in names)] for *what, value in spreads),
+        ]
+
     return ReportFigure(
         "stability",
-        "Means over pairs of repeats, and the range of 90 % of them: cosines and angles of the "
-        "directions, and how alike they part the prompts. Methods without a draw do not change "
+        "Means over pairs of repeats, and the range of 90 % of them: cosines of the directions, "
+        "as they are and with the mean difference projected out, angles of their spans, and how "
+        "alike they part the prompts. Floors learn nothing. Methods without a draw do not change "
         "with the seed.",
-        lambda: stability_figure(found),
-        lambda: [
-            ["method", "over", "measure", "mean", "low", "high"],
-            *(
-                [method, over, measure, *(value[name] for name in ("mean", "low", "high"))]
-                for method, kinds in found.items()
-                for over in ("samples", "seeds")
-                for measure, value in kinds[over].items()
-                if value is not None
-            ),
-        ],
+        lambda: stability_figure(found, FLOORS),
+        rows,
+    )
+
+
+def _knobs(knobs: Mapping[str, Any], chosen: Sequence[int]) -> ReportFigure:
+    names = ("refusal", "borderline_refusal")
+
+    def place(row: Mapping[str, Any]) -> list[float]:
+        return [row[name]["rate"] for name in names]
+
+    def rows() -> Rows:
+        bounds = ("rate", "low", "high", "n")
+        header = ["what", *(f"{n}_{b}" for n in names for b in bounds), "kl"]
+        every = [("base", knobs["base"]), ("sd", knobs["sd"])]
+        every += [(str(cell["rank"]), cell) for cell in knobs["cells"]]
+        numbers = ([row[n][b] for n in names for b in bounds] for _, row in every)
+        return [
+            header,
+            *([what, *own, row["kl"]] for (what, row), own in zip(every, numbers, strict=True)),
+        ]
+
+    return ReportFigure(
+        "knobs",
+        "Refusal of harmful and of borderline test prompts, in the first "
+        f"{knobs['tokens']} tokens of replies, while each direction alone is ablated, by rank: on "
+        "one rising curve the directions are settings of one knob.",
+        lambda: knobs_figure(
+            [place(cell) for cell in knobs["cells"]],
+            place(knobs["sd"]),
+            place(knobs["base"]),
+            chosen,
+        ),
+        rows,
     )

@@ -17,10 +17,12 @@ from numpy.typing import ArrayLike
 from somatlas.files import atomic_file
 from somatlas.report.colours import CHOSEN, U_MATRIX, ink_on
 
+VOID = "a cell's place means nothing: neighbours here are none in space"
+
 
 def map_figure(
     coordinates: ArrayLike,
-    u_matrix: ArrayLike,
+    u_matrix: ArrayLike | None,
     hits: ArrayLike,
     neurons: ArrayLike,
     *,
@@ -30,10 +32,13 @@ def map_figure(
 ) -> Figure:
     """The map: one cell a neuron, coloured by the U-matrix, with rank and hit count.
 
-    coordinates : (m, 2) places on the grid. u_matrix, hits : (m,). neurons : (r,) the neuron of
-    each rank. chosen : ranks whose cells get a heavy outline. A neuron without hits has no rank.
+    coordinates : (m, 2) places on the grid. u_matrix : (m,), or None where neighbours on the grid
+    are none in space: cells are then plain, and that is said below them. hits : (m,). neurons :
+    (r,) the neuron of each rank. chosen : ranks whose cells get a heavy outline. A neuron without
+    hits has no rank.
     """
-    places, distances, counts = (np.asarray(x) for x in (coordinates, u_matrix, hits))
+    places, counts = np.asarray(coordinates), np.asarray(hits)
+    distances = np.zeros(len(counts)) if u_matrix is None else np.asarray(u_matrix)
     outlined = {int(rank) for rank in chosen}
     rank_of = {int(neuron): rank for rank, neuron in enumerate(np.asarray(neurons))}
     span = np.ptp(places, axis=0) + 1.2
@@ -46,7 +51,7 @@ def map_figure(
         (6, 1 / math.sqrt(3), 0.0) if topology == "hexagonal" else (4, math.sqrt(0.5), math.pi / 4)
     )
     for i, (x, y) in enumerate(places):
-        colour = U_MATRIX(norm(distances[i]))
+        colour = U_MATRIX(norm(distances[i])) if u_matrix is not None else (1.0, 1.0, 1.0)
         rank = rank_of.get(i)
         marked = rank in outlined
         axes.add_patch(
@@ -89,9 +94,12 @@ def map_figure(
     axes.axis("off")
     if title:
         axes.set_title(title, fontsize=10)
-    figure.colorbar(
-        ScalarMappable(norm, U_MATRIX), ax=axes, shrink=0.8, label="mean distance to neighbours"
-    )
+    if u_matrix is None:
+        axes.text(0.5, -0.02, VOID, transform=axes.transAxes, ha="center", va="top", fontsize=7)
+    else:
+        figure.colorbar(
+            ScalarMappable(norm, U_MATRIX), ax=axes, shrink=0.8, label="mean distance to neighbours"
+        )
     figure.tight_layout()
     return figure
 

@@ -17,6 +17,7 @@ def map_cells(facts: Facts) -> list[dict[str, Any]]:
     if facts.map is None:
         return []
     darkest = float(facts.map.u_matrix.max()) or 1.0
+    shown = _SHADE if facts.map.ordered else 0.0  # no shade where neighbours mean nothing
     neurons = (facts.atlas or {}).get("neurons") or [None] * len(facts.map.hits)
     cells = []
     for i, (rank, neuron) in enumerate(zip(facts.map.ranks, neurons, strict=True)):
@@ -29,7 +30,7 @@ def map_cells(facts: Facts) -> list[dict[str, Any]]:
                 "hits": int(facts.map.hits[i]),
                 "chosen": rank in facts.chosen,
                 "points": " ".join(f"{a:.3f},{b:.3f}" for a, b in corners),
-                "shade": f"{_LIGHTEST + _SHADE * float(facts.map.u_matrix[i]) / darkest:.2f}",
+                "shade": f"{_LIGHTEST + shown * float(facts.map.u_matrix[i]) / darkest:.2f}",
                 "x": f"{x:.3f}",
                 "y": f"{y + 0.08:.3f}",
                 "below": f"{y + 0.33:.3f}",

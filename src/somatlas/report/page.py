@@ -16,8 +16,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 
+from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl
 from somatlas.files import atomic_file, write_text
+from somatlas.report.control_sentences import contrast_rows, contrast_text, knobs_text
 from somatlas.report.cost import cost_rows
 from somatlas.report.evidence import evidence_lines
 from somatlas.report.facts import Facts, read_facts
@@ -30,6 +32,7 @@ from somatlas.report.gaps import (
 )
 from somatlas.report.map_cells import map_cells, map_view
 from somatlas.report.sentences import (
+    information_text,
     map_text,
     over_refusal_text,
     relations_text,
@@ -74,6 +77,7 @@ def _run_content(run: Run, facts: Facts) -> dict[str, Any]:
         "subtitle": f"somatlas run {model}/{run.config.name}, seed {run.config.seed}, method "
         f"{run.config.method}",
         "summary": summary_lines(facts),
+        "model_notes": (facts.model or {}).get("notes", []),
         "missing": missing_parts(run),
         "impossible": impossible_parts(run),
         "input_notes": input_notes(run),
@@ -86,7 +90,7 @@ def _measured(run: Run, facts: Facts) -> dict[str, Any]:
     """Rates, evidence, cost and search."""
     evaluation, search = facts.evaluation, facts.search
     return {
-        "rates": _rates(evaluation, run.config.behaviour is not None),
+        "rates": _rates(evaluation, facts.ablate, run.config.behaviour is not None),
         "evidence": evidence_lines(evaluation) if evaluation else [],
         "judges": ", ".join(evaluation["judge"]) if evaluation else "",
         "judge_rates": _judge_rates(evaluation),
@@ -103,23 +107,31 @@ def _described(facts: Facts) -> dict[str, Any]:
     atlas = facts.atlas or {}
     described, stability = "neurons" in atlas, atlas.get("stability")
     clouds = [{side: s[side] for side in ("harmful", "harmless")} for s in atlas.get("steps", [])]
-    found = atlas.get("over_refusal")
+    found, contrast, knobs = (atlas.get(n) for n in ("over_refusal", "contrast", "knobs"))
     return {
         "cells": map_cells(facts),
         "view": map_view(facts),
         "described": described,
-        "map_text": map_text(atlas) if described else "",
+        "ordered": facts.map is not None and facts.map.ordered,
+        "map_text": map_text(facts.map.errors) if facts.map else "",
+        "information_text": information_text(atlas["information"]) if described else "",
         "clouds": clouds,
         "clouds_last": len(clouds) - 1,
         "clouds_n": sum(map(len, clouds[0].values())) if clouds else 0,
-        "relations_text": relations_text(atlas["relations"]) if atlas else "",
+        "relations_text": relations_text(atlas["relations"], atlas["steps"]) if atlas else "",
         "stability_text": stability_text(stability) if stability else "",
+        "contrast_text": contrast_text(contrast) if contrast else "",
+        "contrast": contrast_rows(contrast),
+        "refusal_tokens": contrast["tokens"] if contrast else 0,
+        "knobs_text": knobs_text(knobs) if knobs else "",
         "over_refusal_text": over_refusal_text(found) if found else "",
         "refused": _refused(atlas) if found else [],
     }
 
 
-def _rates(evaluation: Mapping[str, Any] | None, other: bool) -> list[dict[str, Any]]:
+def _rates(
+    evaluation: Mapping[str, Any] | None, effects: Mapping[str, Any] | None, other: bool
+) -> list[dict[str, Any]]:
     if evaluation is None:
         return []
     test = evaluation["test"]
@@ -131,10 +143,19 @@ def _rates(evaluation: Mapping[str, Any] | None, other: bool) -> list[dict[str, 
         }
         for name, title in (OTHER_ROWS if other else ROWS).items()
     ]
-    kl = [f"{test[c]['kl']:.3f}" for c in CONDITIONS]
-    rows.append(
-        {"title": "KL on harmless, nats a token", "cells": kl, "n": evaluation["kl_replies"]}
-    )
+    return rows + (_drifts(effects) if effects else [])
+
+
+def _drifts(effects: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """KL over the first tokens of harmless replies, and how many replies are shorter."""
+    rows = []
+    for tokens, name in ((REPLY_TOKENS, "kl"), (MORE_REPLY_TOKENS, f"kl_{MORE_REPLY_TOKENS}")):
+        n, shorter = effects["kl_replies"], effects[f"{name}_shorter"]
+        title = f"KL on harmless, first {tokens} tokens, nats a token"
+        if shorter:
+            title += f" ({shorter} of {n} replies are shorter)"
+        cells = [f"{effects[name][c]:.3f}" for c in CONDITIONS]
+        rows.append({"title": title, "cells": cells, "n": n})
     return rows
 
 

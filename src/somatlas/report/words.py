@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from somatlas.comparators import FLOORS
 from somatlas.report.facts import Facts
+from somatlas.report.sentences import stability_summary
 
 
 def rate_text(rate: Mapping[str, Any]) -> str:
@@ -26,6 +28,7 @@ def p_text(p: float) -> str:
 def summary_lines(facts: Facts) -> list[str]:
     """What was done, what it changed, how sure: a few sentences."""
     evaluation, search, atlas = facts.evaluation, facts.search, facts.atlas
+    method = str(facts.settings.get("method"))
     if evaluation is None:
         return ["This run is not finished: no replies have been judged yet."]
     test, ranks = evaluation["test"], evaluation["ranks"]
@@ -42,6 +45,11 @@ def summary_lines(facts: Facts) -> list[str]:
         f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. "
         f"{_compared(evaluation['paired'])}"
     )
+    if method in FLOORS and not facts.settings.get("directions"):
+        lines.append(
+            f"This is a floor: the directions are {FLOORS[method]}, so nothing was learned, and "
+            "only what another method does beyond this is its own."
+        )
     if search and search["selection"] and evaluation["search"]:  # else the user named the set
         several = len(search["selection"]["contenders"]) > 1
         lines.append(
@@ -49,11 +57,7 @@ def summary_lines(facts: Facts) -> list[str]:
             f"{'chosen' if several else 'scored again'} on prompts that the search never saw."
         )
     if atlas and atlas["stability"]:
-        own = next(iter(atlas["stability"].values()))
-        found = own["samples"]["matched_cosine"]["mean"]
-        lines.append(
-            f"Directions from 80 % samples of the prompts agree with a mean cosine of {found:.2f}."
-        )
+        lines.append(stability_summary(atlas["stability"]))
     return lines
 
 

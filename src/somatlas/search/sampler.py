@@ -24,7 +24,7 @@ from somatlas.search.space import Ranks, SubsetSpace
 from somatlas.search.surrogate import Surrogate, expected_improvement, span_features
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-N_RANDOM = 8  # trials drawn at random before the surrogate is asked
+STARTUP = 8  # trials drawn at random before the surrogate is asked
 VOID = "void"  # user attribute of a trial that was given back before it was evaluated
 
 _PARZEN_DRAWS = 32  # before an unseen point is drawn at random
@@ -37,12 +37,19 @@ class SubsetSampler(BaseSampler):
     Everything random derives from `seed` and the numbers of finished and running trials, so that
     a search which was interrupted goes on exactly as it would have. Points of trials whose worker
     died come first. directions : (C, d) what the ranks stand for; unit vectors if not given.
+    startup : trials that are drawn at random before any is proposed. The paper's code draws a
+    quarter of its budget so; here it is a number of its own, as a share of the budget would change
+    what an extended search began with.
     """
 
     def __init__(
-        self, space: SubsetSpace, seed: int, directions: NDArray[np.floating] | None = None
+        self,
+        space: SubsetSpace,
+        seed: int,
+        directions: NDArray[np.floating] | None = None,
+        startup: int = STARTUP,
     ) -> None:
-        self.space, self.seed = space, seed
+        self.space, self.seed, self.startup = space, seed, startup
         self.features = (
             np.eye(space.candidates)
             if directions is None
@@ -69,7 +76,7 @@ class SubsetSampler(BaseSampler):
             if t.state is TrialState.FAIL and VOID not in t.user_attrs
         )
         ranks = next((r for r in lost if r is not None and r not in points), None)
-        if ranks is None and len(finished) >= N_RANDOM:
+        if ranks is None and len(finished) >= self.startup:
             if self.space.ordered:
                 ranks = self._by_parzen(study, trial, points, rng)
             else:

@@ -4,7 +4,8 @@
 |-----------|---------------------------------------------------------------------|
 | represent | representations/                                                    |
 | layers    | layers.json                                                         |
-| map       | map.safetensors, directions.safetensors, single_direction.safetensors, map.png |
+| map       | map.safetensors, map.json, map.png, directions.safetensors,         |
+|           | single_direction.safetensors                                        |
 | search    | study.db, search.json, map.png (the chosen ranks outlined)          |
 | ablate    | completions/base.jsonl, sd.jsonl, md.jsonl, ablate.json             |
 | judge     | verdicts.jsonl, judge.json                                          |

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from somatlas.directions import DirectionSet
-from somatlas.drift import Drift
+from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, Completion, read_completions
 from somatlas.files import lines_of, read_json, read_text, write_json, write_jsonl
@@ -22,7 +22,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import Parted, part_reasoning
+from somatlas.reasoning import Parted
 from somatlas.replies import ReplyStore, ServedReplies, model_key
 from somatlas.run import Run, ranks_within
 from somatlas.sampling import Sampling, server_seeds
@@ -72,8 +72,8 @@ def conditions(run: Run, vectors: Tensor) -> dict[str, Projection | None]:
     }
 
 
-def harmless_drift(run: Run) -> Drift:
-    """Drift on the unchanged model's own replies to harmless test prompts.
+def harmless_drift(run: Run, tokens: int = REPLY_TOKENS) -> Drift:
+    """Drift on the first tokens of the unchanged model's own replies to harmless test prompts.
 
     Of several replies to a prompt the first counts, under the system prompt it was made with.
     """
@@ -83,7 +83,7 @@ def harmless_drift(run: Run) -> Drift:
     own = spread(own, _DRIFT_PROMPTS)
     several = run.config.test_systems is not None
     lm = replace(run.lm, system=own[0].system) if several and own else run.lm
-    return Drift(lm, [c.prompt for c in own], [c.reply for c in own], run.config.batch_size)
+    return Drift(lm, [c.prompt for c in own], [c.reply for c in own], run.config.batch_size, tokens)
 
 
 def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
@@ -117,6 +117,12 @@ def _asked(run: Run) -> list[_Asked]:
         for kind, prompts in kinds.items()
         for prompt in prompts
     ]
+
+
+def harmful_replies(run: Run, projection: Projection | None, advance: Advance) -> list[Completion]:
+    """Replies to the harmful test prompts under an edit, asked for as the conditions' are."""
+    harmful = [one for one in _asked(run) if one.kind == "harmful"]
+    return _replies(run, "", projection, harmful, advance)
 
 
 def system_prompts(path: Path) -> list[str]:
@@ -184,12 +190,12 @@ def _generated(
                 keep=kept.keep,
             )
 
-    key = {**model_key(lm, projection), "tokens": c.test_tokens}
+    key = {**model_key(lm, projection, prompts), "tokens": c.test_tokens}
     if sampling is not None:
         key["sampling"] = asdict(sampling)
     replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
     opened = lm.opens_reasoning(prompts[0])
-    return [part_reasoning(reply, opened=opened) for reply in replies]
+    return [lm.part_reasoning(reply, opened=opened) for reply in replies]
 
 
 def _served_path(run: Run, condition: str) -> Path:
@@ -236,15 +242,31 @@ def _served(
 
 def _effects(run: Run, projections: dict[str, Projection | None]) -> dict[str, object]:
     """What each edit does to harmless replies, and how much of it comes back."""
-    drift, size = harmless_drift(run), run.config.batch_size
+    drift, size = harmless_drift(run, MORE_REPLY_TOKENS), run.config.batch_size
     harmful = texts(run.prompts.positive["test"])
-    kl = {c: [] if p is None else drift.by_reply(p) for c, p in projections.items()}
+    counts = (REPLY_TOKENS, MORE_REPLY_TOKENS)
+    nothing: dict[int, list[float]] = {count: [] for count in counts}
+    by_reply = {
+        c: nothing if p is None else drift.over_tokens(p, *counts) for c, p in projections.items()
+    }
     return {
-        "kl": {c: sum(values) / max(1, len(values)) for c, values in kl.items()},
-        "kl_by_reply": kl,
+        **_over_tokens("kl", by_reply, drift, REPLY_TOKENS),
+        **_over_tokens(f"kl_{MORE_REPLY_TOKENS}", by_reply, drift, MORE_REPLY_TOKENS),
         "kl_replies": len(drift.prompts),
-        "kl_tokens": drift.n_tokens,
         "leak": {
             c: 0.0 if p is None else leak(run.lm, harmful, p, size) for c, p in projections.items()
         },
+    }
+
+
+def _over_tokens(
+    name: str, by_reply: Mapping[str, Mapping[int, Sequence[float]]], drift: Drift, tokens: int
+) -> dict[str, object]:
+    """KL over the first tokens of each reply, and how many tokens that was."""
+    kl = {c: values[tokens] for c, values in by_reply.items()}
+    return {
+        name: {c: sum(values) / max(1, len(values)) for c, values in kl.items()},
+        f"{name}_by_reply": kl,
+        f"{name}_tokens": drift.n_tokens(tokens),
+        f"{name}_shorter": drift.n_shorter(tokens),
     }

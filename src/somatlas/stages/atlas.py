@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from somatlas.atlas import (
     describe_neurons,
     geometry_at,
-    map_errors,
+    in_one_frame,
     over_refusal,
     places_on_sd,
     plane,
     relations,
+    space,
 )
 from somatlas.atlas.neurons import category_information
 from somatlas.directions import DirectionSet
+from somatlas.drift import Drift
 from somatlas.errors import InputError
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
-from somatlas.geometry import cosine_matrix
+from somatlas.geometry import cosine_matrix, unit_rows
 from somatlas.interventions import Projection
 from somatlas.judges import Verdict
 from somatlas.layers import first_token_log_probabilities, refusal_scores
@@ -35,18 +37,22 @@ from somatlas.representations import represent
 from somatlas.run import Run, chosen_layer
 from somatlas.som import SOM
 from somatlas.stages.ablate import chosen_directions, harmless_drift
+from somatlas.stages.controls import controls
 from somatlas.stages.map import contrast_of, make_map
+from somatlas.stages.represent import token_read
 from somatlas.stages.search import Trials
 from somatlas.stages.stability import stability_of
 
-_CLOUD = 32  # test prompts a side whose replies and geometry under ablation are measured
-_PLANE = 400  # prompts a side that are drawn in the plane
+_ANSWERED = 32  # test prompts a side that are answered at every step
+_CLOUD = 100  # test prompts a side whose geometry is measured there
 _SCORED = 64  # train prompts whose refusal score is measured
+# Methods whose vectors are axes: their length is no distance, and they are drawn as long as SD.
+_AXES = ("random", "covariance", "pca", "leace")
 _STEPS = 5  # directions ablated one after another, at most, or k where that is more
 
 
 def atlas_stage(run: Run) -> None:
-    """Write atlas.json: neurons, plane, geometry over k, stability."""
+    """Write atlas.json: neurons, plane, geometry over k, stability, controls."""
     run.needs("judge")
     config = run.config
     layer = chosen_layer(run)
@@ -55,66 +61,77 @@ def atlas_stage(run: Run) -> None:
     harmful, harmless = (x.double().numpy() for x in (contrast.harmful, contrast.harmless))
     directions = DirectionSet.load(run.path("directions.safetensors"))
     vectors = directions.vectors.double().numpy()
+    single = DirectionSet.load(run.path("single_direction.safetensors")).vectors.double().numpy()
+    to_scale = config.method not in _AXES
+    drawn = vectors if to_scale else unit_rows(vectors) * np.linalg.norm(single)
+    trials, drift = Trials(run, directions), harmless_drift(run)
     content: dict[str, Any] = {
         "layer": layer,
         "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
-        "plane": plane(_drawn(harmful), _drawn(harmless), vectors),
-        "steps": _steps(run, layer, directions),
+        "cosines_with_single": np.round(cosine_matrix([*vectors, *single])[-1, :-1], 4).tolist(),
+        "plane": {
+            **plane(harmful, harmless, drawn, single[0]),
+            "to_scale": to_scale,
+        },
+        "steps": _steps(run, layer, directions, trials, drift),
     }
     content["relations"] = relations(content["steps"])
     try:
         content["stability"] = stability_of(run, contrast)
     except InputError as error:  # as where a sample of few prompts is smaller than the map
-        content["stability"] = None
-        content["missing"] = {"stability": str(error)}
+        content |= {"stability": None, "missing": {"stability": str(error)}}
+    content |= controls(run, contrast, directions, trials, drift)
     if config.method == "som":
-        content |= _neurons(run, layer, harmful, harmless.mean(axis=0), directions)
+        content |= _neurons(run, layer, harmful, harmless, directions)
     write_json(run.path("atlas.json"), content)
 
 
-def _drawn(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors[spread(range(len(vectors)), _PLANE)]
-
-
-def _steps(run: Run, layer: int, directions: DirectionSet) -> list[dict[str, Any]]:
+def _steps(
+    run: Run, layer: int, directions: DirectionSet, trials: Trials, drift: Drift
+) -> list[dict[str, Any]]:
     """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
     ranks, vectors = chosen_directions(run)
     rest = [i for i in range(len(directions)) if run.config.directions or i not in ranks]
     count = max(_STEPS, len(ranks))
     every = torch.cat([vectors, directions.vectors[rest]])[:count]
     names = [*ranks, *rest][:count]
-    harmful = texts(spread(run.prompts.positive["test"], _CLOUD))
-    harmless = texts(spread(run.prompts.negative["test"], _CLOUD))
+    sides = run.prompts.positive["test"], run.prompts.negative["test"]
+    harmful, harmless = (texts(spread(side, _CLOUD)) for side in sides)
+    answered = [texts(spread(side, _ANSWERED)) for side in sides]
     projections = [Projection(every[:k], run.config.mode) for k in range(1, len(every) + 1)]
-    trials = Trials(run, directions)
-    shares, harmless_shares = (trials.shares(projections, side) for side in (harmful, harmless))
-    drift = harmless_drift(run)
-    steps = []
+    shares, harmless_shares = (trials.shares(projections, side) for side in answered)
+    steps, clouds = [], []
+    where = token_read(run, [*harmful, *harmless])
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):
             with run.lm.ablate(projection):
                 both = represent(
-                    run.lm, [*harmful, *harmless], [layer], batch_size=run.config.batch_size
+                    run.lm,
+                    [*harmful, *harmless],
+                    [layer],
+                    batch_size=run.config.batch_size,
+                    **where,
                 )[:, 0]
             cloud = both.double().numpy()
             step = {
                 "k": k,
                 "ranks": names[:k],
-                "n": len(harmful),
+                "n": len(answered[0]),
                 **shares[k],
                 "harmless_answered": harmless_shares[k]["asr"],
                 "kl": 0.0 if projection is None else drift.under(projection),
             }
-            steps.append({**step, **geometry_at(cloud[: len(harmful)], cloud[len(harmful) :])})
+            clouds.append((cloud[: len(harmful)], cloud[len(harmful) :]))
+            steps.append({**step, **geometry_at(*clouds[-1])})
             advance(1)
-    return steps
+    return [step | places for step, places in zip(steps, in_one_frame(clouds), strict=True)]
 
 
 def _neurons(
     run: Run,
     layer: int,
     harmful: NDArray[np.float64],
-    harmless_mean: NDArray[np.float64],
+    harmless: NDArray[np.float64],
     directions: DirectionSet,
 ) -> dict[str, Any]:
     tensors, _ = read_tensors(run.path("map.safetensors"))
@@ -131,11 +148,13 @@ def _neurons(
         log_p = first_token_log_probabilities(
             run.lm, [prompts[i].text for i in places], run.config.batch_size
         )
-        scores[places] = refusal_scores(log_p, tokens).numpy()
+        scores[places] = refusal_scores(log_p, tokens, run.config.refusal_epsilon).numpy()
     categories = [prompt.category for prompt in prompts]
+    ordered = read_json(run.path("map.json"))["ordered"]
+    edges = som.edges() if ordered else np.empty((0, 2), dtype=np.int64)
     neurons = describe_neurons(harmful, som.weights_, bmus, texts(prompts), categories, scores)
     ranks = {int(neuron): rank for rank, neuron in enumerate(directions.neurons)}
-    border = _borderline(run, layer, som, harmful.mean(axis=0), harmless_mean)
+    border = _borderline(run, layer, som, harmful.mean(axis=0), harmless.mean(axis=0))
     for neuron in neurons:
         own = [row for row in border if row["neuron"] == neuron["neuron"]]
         neuron["rank"] = ranks.get(neuron["neuron"])
@@ -143,12 +162,14 @@ def _neurons(
         neuron["borderline_refused"] = sum(row["refused"] for row in own)
     return {
         "neurons": neurons,
-        "information": category_information(bmus, categories, run.config.seed),
+        "information": category_information(
+            bmus, categories, [prompt.syntax for prompt in prompts], run.config.seed
+        ),
         "borderline": border,
         "over_refusal": over_refusal(
             [row["place"] for row in border], [row["refused"] for row in border]
         ),
-        "errors": map_errors(som, harmful),
+        "space": space(harmful, harmless, som.weights_, edges),
     }
 
 
@@ -170,7 +191,13 @@ def _borderline(
     prompts: Sequence[Prompt] = run.prompts.borderline["test"]
     if not prompts:
         return []
-    vectors = represent(run.lm, texts(prompts), [layer], batch_size=run.config.batch_size)[:, 0]
+    vectors = represent(
+        run.lm,
+        texts(prompts),
+        [layer],
+        batch_size=run.config.batch_size,
+        **token_read(run, texts(prompts)),
+    )[:, 0]
     places = places_on_sd(vectors.double().numpy(), harmful_mean, harmless_mean)
     return [
         {

@@ -8,7 +8,6 @@ from somatlas.generation import generate
 from somatlas.judges import CoherenceCheck
 from somatlas.kept_replies import KeptReplies
 from somatlas.prompts.sets import Prompt, Split, spread, texts
-from somatlas.reasoning import part_reasoning
 from somatlas.replies import ReplyStore, model_key
 from somatlas.run import Run
 
@@ -27,7 +26,7 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     if config.coherence == "off":
         return None
     prompts = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
-    key = {**model_key(run.lm, None), "tokens": config.test_tokens}
+    key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
 
     def make(kept: KeptReplies) -> list[str]:
         return generate(
@@ -44,7 +43,7 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     return CoherenceCheck.calibrated(
         run.lm,
         prompts,
-        [part_reasoning(reply, opened=opened).answer for reply in replies],
+        [run.lm.part_reasoning(reply, opened=opened).answer for reply in replies],
         texts(spread(_unseen(run.prompts.positive), _STRANGERS)),
     )
 

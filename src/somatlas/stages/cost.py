@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from somatlas.capability import Measure, reply_measures, window_losses
+from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl, verdict_shares
 from somatlas.files import read_json, read_text, write_json
@@ -26,11 +27,11 @@ def cost_stage(run: Run) -> None:
     harness = None
     if config.tasks:
         harness = Harness(config.tasks, config.task_folder, config.task_limit, config.seed)
-    kl = read_json(run.path("ablate.json"))["kl_by_reply"]
-    kl["base"] = [0.0] * len(kl["sd"])
+    effects = read_json(run.path("ablate.json"))
     verdicts = read_jsonl(run.path("verdicts.jsonl"))
     measures = [
-        Measure("KL on harmless replies", "nats a token", {c: kl[c] for c in CONDITIONS}),
+        _drift(REPLY_TOKENS, effects["kl_by_reply"]),
+        _drift(MORE_REPLY_TOKENS, effects[f"kl_{MORE_REPLY_TOKENS}_by_reply"]),
         *(_refusals(verdicts, kind) for kind in ("harmless", "borderline")),
         *reply_measures(lm, {c: _harmless(run, c) for c in CONDITIONS}),
     ]
@@ -60,6 +61,14 @@ def perplexity_text(path: str) -> str:
     if not text.strip():
         raise InputError(f"perplexity text {path} is empty")
     return text
+
+
+def _drift(tokens: int, kl: Mapping[str, list[float]]) -> Measure:
+    return Measure(
+        f"KL on the first {tokens} tokens of harmless replies",
+        "nats a token",
+        {"base": [0.0] * len(kl["sd"]), **{c: kl[c] for c in ("sd", "md")}},
+    )
 
 
 def _refusals(verdicts: Sequence[Mapping[str, Any]], kind: str) -> Measure:

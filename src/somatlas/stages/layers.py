@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from somatlas import layers as layer_rule
+from somatlas.config import Config
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json
+from somatlas.models.language_model import LanguageModel
 from somatlas.progress import progress
+from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.sets import spread, texts
 from somatlas.representation_store import RepresentationStore
+from somatlas.representations import represent
 from somatlas.run import Run
+
+
+@dataclass(frozen=True)
+class _RuleData:
+    """What the layer rule works with.
+
+    single : the mean difference (d,) of each candidate layer. opening : harmful and harmless
+    prompts that the refusal tokens are found on; those of val, that layers are scored on, first.
+    """
+
+    lm: LanguageModel
+    val: tuple[list[Prompt], list[Prompt]]
+    opening: tuple[list[Prompt], list[Prompt]]
+    single: Mapping[int, Tensor]
+    record: dict[str, Any]
 
 
 def layers_stage(run: Run) -> None:
     """Score every candidate layer; those scored before an interruption are not scored again."""
     run.needs("represent")
-    config, lm = run.config, run.lm
+    config = run.config
     store = RepresentationStore.open(run.path("representations"))
-    harmful = texts(spread(run.prompts.positive["val"], config.layer_prompts))
-    harmless = texts(spread(run.prompts.negative["val"], config.layer_prompts))
-    base = layer_rule.first_token_log_probabilities(lm, [*harmful, *harmless], config.batch_size)
-    base_harmful, base_harmless = base[: len(harmful)], base[len(harmful) :]
+    candidates = _candidates(run, store)
+    data = _own_data(run, store) if config.layer_data == "own" else _papers_data(run, candidates)
+    harmful, harmless = map(texts, data.val)
+    base_harmful, base_harmless = (
+        layer_rule.first_token_log_probabilities(data.lm, texts(side), config.batch_size)
+        for side in data.opening
+    )
     if config.refusal_tokens is None:
-        tokens = layer_rule.find_refusal_tokens(base_harmful, base_harmless)
+        tokens = layer_rule.find_refusal_tokens(
+            base_harmful,
+            base_harmless,
+            [prompt.category for prompt in data.opening[0]],
+            decode=lambda token: str(data.lm.tokenizer.decode([token])),
+        )
     else:
         tokens = _valid_tokens(config.refusal_tokens, base_harmful.shape[1])
-    candidates = _candidates(run, store)
-    single = (store.means("positive") - store.means("negative")).float()
+    base_scores = layer_rule.refusal_scores(
+        base_harmful[: len(harmful)], tokens, config.refusal_epsilon
+    )
     run.begin("layers")
     partial = run.path("layers.part.json")
     scores = {row["layer"]: layer_rule.LayerScore(**row) for row in _kept(run)}
@@ -37,14 +67,15 @@ def layers_stage(run: Run) -> None:
         for layer in candidates:
             if layer not in scores:
                 scores[layer] = layer_rule.score_layer(
-                    lm,
+                    data.lm,
                     layer,
-                    single[store.layers.index(layer)],
+                    data.single[layer],
                     harmful,
                     harmless,
                     refusal_tokens=tokens,
-                    base_harmless=base_harmless,
+                    base_harmless=base_harmless[: len(harmless)],
                     batch_size=config.batch_size,
+                    epsilon=config.refusal_epsilon,
                 )
                 write_json(partial, [asdict(score) for score in scores.values()])
             advance(1)
@@ -57,13 +88,64 @@ def layers_stage(run: Run) -> None:
             "kl_below_limit": gentle,
             "refusal_tokens": {
                 "ids": tokens,
-                "texts": [lm.tokenizer.decode([token]) for token in tokens],
+                "texts": [data.lm.tokenizer.decode([token]) for token in tokens],
+                "found_on": None if config.refusal_tokens else len(base_harmful),
             },
-            "base_refusal_score": float(layer_rule.refusal_scores(base_harmful, tokens).mean()),
+            "base_refusal_score": float(base_scores.mean()),
+            "data": data.record,
             "scores": [asdict(scores[layer]) for layer in candidates],
         },
     )
     partial.unlink()
+
+
+def _own_data(run: Run, store: RepresentationStore) -> _RuleData:
+    """The run's own prompts and representations, under its own system prompt."""
+    single = (store.means("positive") - store.means("negative")).float()
+    val, opening = _val_and_opening(run.prompts, run.config)
+    record = {
+        "source": "own",
+        "system": run.config.system,
+        "train": list(store.counts.values()),
+        "val": list(map(len, val)),
+    }
+    return _RuleData(run.lm, val, opening, dict(zip(store.layers, single, strict=True)), record)
+
+
+def _papers_data(run: Run, candidates: Sequence[int]) -> _RuleData:
+    """The paper's: 128 + 128 train and 32 + 32 val prompts, no system prompt, the last token."""
+    lm = replace(run.lm, system=None)
+    prompts = run.rule_prompts
+    val, opening = _val_and_opening(prompts, run.config)
+    sides = (prompts.positive["train"], prompts.negative["train"])
+    means = [
+        represent(lm, texts(side), candidates, batch_size=run.config.batch_size)
+        .double()
+        .mean(dim=0)
+        for side in sides
+    ]
+    single = dict(zip(candidates, (means[0] - means[1]).float(), strict=True))
+    record = {
+        "source": "paper",
+        "system": None,
+        "train": list(map(len, sides)),
+        "val": list(map(len, val)),
+        "prompts_sha256": prompts.sha256(),
+    }
+    return _RuleData(lm, val, opening, single, record)
+
+
+def _val_and_opening(
+    prompts: PromptSet, config: Config
+) -> tuple[tuple[list[Prompt], list[Prompt]], tuple[list[Prompt], list[Prompt]]]:
+    """Harmful and harmless val prompts; the same and train prompts, if tokens are sought."""
+    val, opening = [], []
+    for side in (prompts.positive, prompts.negative):
+        own = spread(side["val"], config.layer_prompts)
+        val.append(own)
+        more = max(0, layer_rule.TOKEN_PROMPTS - len(own)) if config.refusal_tokens is None else 0
+        opening.append([*own, *spread(side["train"], more)])
+    return (val[0], val[1]), (opening[0], opening[1])
 
 
 def _candidates(run: Run, store: RepresentationStore) -> list[int]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from somatlas.atlas import map_errors
 from somatlas.comparators import METHODS, Contrast
 from somatlas.config import Config
 from somatlas.directions import DirectionSet, mean_difference
-from somatlas.files import read_tensors, write_tensors
+from somatlas.files import read_json, read_tensors, write_json, write_tensors
 from somatlas.report.figures import map_figure, save_figure
 from somatlas.representation_store import RepresentationStore
 from somatlas.run import Run, chosen_layer
@@ -45,19 +46,20 @@ def map_stage(run: Run) -> None:
         },
         {**metadata, "grid": "x".join(map(str, config.grid)), "topology": config.topology},
     )
+    write_json(run.path("map.json"), map_errors(som, harmful.double().numpy(), config.seed))
     directions.save(run.path("directions.safetensors"), metadata)
     draw_map(run, ())
 
 
 def make_map(config: Config, seed: int | None = None) -> SOM:
-    """The configured map, not trained yet; with another seed if one is given."""
+    """The configured map, not trained yet: of the configured draw, or of the seed given."""
     return SOM(
         grid=config.grid,
         topology=config.topology,
         sigma=config.sigma,
         learning_rate=config.learning_rate,
         iterations=config.iterations,
-        seed=config.seed if seed is None else seed,
+        seed=config.map_seed if seed is None else seed,
     )
 
 
@@ -71,7 +73,7 @@ def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tenso
         single=dict(zip(store.layers, differences, strict=True)),
         layer=layer,
         count=run.config.candidates,
-        seed=run.config.seed,
+        seed=run.config.map_seed,
     )
 
 
@@ -81,9 +83,10 @@ def draw_map(run: Run, chosen: Sequence[int]) -> None:
         return
     tensors, metadata = read_tensors(run.path("map.safetensors"))
     directions = DirectionSet.load(run.path("directions.safetensors"))
+    ordered = read_json(run.path("map.json"))["ordered"]
     figure = map_figure(
         tensors["coordinates"].numpy(),
-        tensors["u_matrix"].numpy(),
+        tensors["u_matrix"].numpy() if ordered else None,
         tensors["hits"].numpy(),
         directions.neurons.numpy(),
         topology=metadata["topology"],

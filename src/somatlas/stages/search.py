@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,7 +22,6 @@ from somatlas.judges.load import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
-from somatlas.reasoning import part_reasoning
 from somatlas.run import Run
 from somatlas.search import (
     Outcome,
@@ -42,6 +43,7 @@ from somatlas.search.watch import RefusalWatch
 from somatlas.stages.check import coherence_check
 from somatlas.stages.map import draw_map
 
+_REFUSAL_TOKENS = 48  # of a reply that is asked for a refusal alone
 _FEWEST_SELECTION = 8  # prompts; with fewer the contenders are not re-scored
 
 
@@ -53,7 +55,7 @@ def search_stage(run: Run) -> None:
     candidates = min(config.candidates, len(directions))
     space = SubsetSpace(candidates, config.k, config.ordered)
     vectors = directions.vectors[:candidates].numpy()
-    sampler = SubsetSampler(space, config.seed, vectors)
+    sampler = SubsetSampler(space, config.seed, vectors, config.startup)
     seen, unseen = search_prompts(run)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
@@ -119,6 +121,7 @@ class Trials:
         self._opened = self.lm.opens_reasoning(self.harmful[0])
         self.check = coherence_check(run)
         self.judge = run.judges.get(self.config.judge, self.check)
+        self.refusal_judge = run.judges.get(self.config.judge, None)
         self.drift = None
         if self.config.objective == "asr,kl" or self.config.max_kl is not None:
             harmless = texts(spread(run.prompts.negative["val"], self.config.val_prompts))
@@ -175,6 +178,34 @@ class Trials:
             for share in shares
         ]
 
+    @property
+    def refusal_tokens(self) -> int:
+        """How long the replies of `refusals` are, where the search's length is not given: refusals
+        open replies, but where the template opens reasoning stand behind it."""
+        c = self.config
+        short = c.test_tokens if self._opened else min(c.test_tokens, _REFUSAL_TOKENS)
+        return c.search_tokens or short
+
+    def refusals(
+        self, projections: Sequence[Projection], prompts: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(1 + p, n): 1 where the reply to a prompt refuses, 0 where not, NaN without a verdict, of
+        the model as it is and under each projection, a lane of the search each.
+
+        The coherence check, which tells answers from babble and never from refusals, is left out.
+        """
+        judge, n = self.refusal_judge, len(prompts)
+        lanes = range(0, len(projections), self.config.lanes)
+        verdicts: list[Verdict] = []
+        for batch in ([], *(projections[i : i + self.config.lanes] for i in lanes)):
+            watch = self._watch(n, max(1, len(batch)))
+            replies = self._replies(prompts, batch, watch, self.refusal_tokens)
+            judgements = judge.judge([*prompts] * max(1, len(batch)), replies)
+            check_missing(judge, judgements, self.config.max_missing)
+            verdicts += [j.verdict for j in judgements]
+        refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
+        return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
+
     def _watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
         """Only of the matcher's refusals is it known when a reply is settled."""
         if self.config.behaviour is not None or self.config.judge != "keyword":
@@ -186,13 +217,14 @@ class Trials:
         prompts: Sequence[str],
         projections: Sequence[Projection] = (),
         watch: RefusalWatch | None = None,
+        tokens: int | None = None,
     ) -> list[str]:
         rows = RowProjections(projections) if len(projections) > 1 else None
         with self.lm.ablate(rows or next(iter(projections), None)):
             replies = generate(
                 self.lm,
                 prompts,
-                max_new_tokens=self.config.search_tokens or self.config.test_tokens,
+                max_new_tokens=tokens or self.config.search_tokens or self.config.test_tokens,
                 batch_size=self.config.batch_size * max(1, len(projections)),
                 ablations=rows,
                 watch=watch,
@@ -200,7 +232,7 @@ class Trials:
         return [self._answer(reply) for reply in replies]
 
     def _answer(self, reply: str) -> str:
-        return part_reasoning(reply, opened=self._opened).answer
+        return self.lm.part_reasoning(reply, opened=self._opened).answer
 
     def _is_settled(self, text: str) -> bool:
         """Whether a reply that begins so refuses whatever follows: thoughts settle nothing."""
@@ -219,7 +251,9 @@ def _selection(
 ) -> dict[str, Any] | None:
     """The contenders' ASR on prompts that the search never saw, and which of them leads.
 
-    `optimism` is what the winner's val ASR, the highest of many, promised too much.
+    `optimism` is what val ASR, the highest of many trials', promises too much: the mean over the
+    contenders of val minus selection ASR. The winner's own gap would be one draw, and picked for a
+    high selection ASR. `optimism_contenders` says over how many it is the mean.
     """
     if not prompts:
         return None
@@ -232,7 +266,8 @@ def _selection(
     return {
         "chosen": chosen,
         "asr": asr[chosen],
-        "optimism": best[chosen][1].asr - asr[chosen],
+        "optimism": sum(o.asr - own for (_, o), own in zip(best, asr, strict=True)) / len(best),
+        "optimism_contenders": len(best),
         "n": len(prompts),
         "contenders": [
             {"ranks": ranks, "val_asr": outcome.asr, "selection_asr": value}

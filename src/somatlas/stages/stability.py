@@ -10,30 +10,49 @@ from scipy.spatial.distance import cdist
 
 from somatlas.atlas import stability
 from somatlas.atlas.stability import Method
-from somatlas.comparators import METHODS, Contrast
-from somatlas.directions import DirectionSet
+from somatlas.comparators import FLOORS, METHODS, Contrast
+from somatlas.directions import DirectionSet, mean_difference
 from somatlas.progress import progress
 from somatlas.run import Run
+from somatlas.stages.ablate import chosen_directions
 from somatlas.stages.map import make_map
 
-_BESIDE = ("kmeans", "pca", "sd", "covariance", "random")
+_BESIDE = ("kmeans", "pca", "sd")
 
 
 def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
-    """Stability of the run's method; of the map's, the comparators' on the same samples too.
+    """Stability of the run's method, first, of the floors and, for the map, of other methods, on
+    the same samples.
 
-    Method "layers" is left out: a sample of one layer's representations gives one layer's SD.
+    Measured on the directions that the search chose, or the user; on the first k by rank where
+    they are of a file of their own. Method "layers" is left out: a sample of one layer's
+    representations gives one layer's SD.
     """
     own = run.config.method
     names: list[str] = [] if own == "layers" else [own]
     if own == "som":
         names += _BESIDE
+    if names:
+        names += [floor for floor in FLOORS if floor != own]
+    ranks, chosen = None, None
     k = min(run.config.k, run.config.candidates)
+    if run.config.directions is None:
+        ranks, vectors = chosen_directions(run)
+        k, chosen = len(ranks), vectors.double().numpy()
+    single = mean_difference(whole.harmful, whole.harmless).double().numpy()
     found = {}
     with progress("stability", len(names)) as advance:
         for name in names:
             method = _by_map(run, whole) if name == "som" else _by(name, whole)
-            found[name] = stability(method, len(whole.harmful), k=k, seed=run.config.seed)
+            found[name] = stability(
+                method,
+                len(whole.harmful),
+                k=k,
+                seed=run.config.seed,
+                chosen=chosen,
+                ranks=ranks,
+                single=single,
+            )
             advance(1)
     return found
 

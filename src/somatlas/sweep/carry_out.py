@@ -1,0 +1,106 @@
+"""Carry out a sweep: its points one after another, then its table and figure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from somatlas.config import Stage
+from somatlas.errors import InputError
+from somatlas.report.cost import cost_text
+from somatlas.report.page import write_report
+from somatlas.report.summary import summarise
+from somatlas.resident import Resident
+from somatlas.run import Run
+from somatlas.stages import WORK
+from somatlas.stages.search import check_storage
+from somatlas.sweep.axes import raise_all
+from somatlas.sweep.output import write_record, write_results
+from somatlas.sweep.plan import make_plan
+from somatlas.sweep.results import measured
+from somatlas.sweep.shared import take_over
+from somatlas.workers import SHARED, share
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep's folder, its table, and why points could not be made, by their names."""
+
+    folder: Path
+    text: str
+    failed: Mapping[str, str]
+
+
+def sweep(
+    over: Sequence[str],
+    layers: Sequence[Mapping[str, Any]],
+    until: Stage | None,
+    say: Callable[[str], None],
+) -> Swept:
+    """Make every point that is not finished, and write the sweep's files.
+
+    over, layers, until : see `make_plan`. say : told a line a point. Raises InputError for what is
+    wrong with the axes or any point before a model is loaded, and where no point could be made. A
+    model that cannot be loaded ends the sweep at once.
+    """
+    plan = make_plan(over, layers, until)
+    runs = [point.run for point in plan.points]
+    check_storage(runs[0])
+    to_make = [run for run in runs if not _is_finished(run, plan.stages)]
+    resident, rows, failed = Resident(), [], dict[str, str]()
+    start, made = time.monotonic(), 0
+    for number, point in enumerate(plan.points, start=1):
+        run = point.run
+        head = f"point {number} of {len(runs)}: {point}"
+        if run not in to_make:
+            say(f"{head}: done before")
+        else:
+            say(f"{head}{_times(time.monotonic() - start, made, len(to_make))}")
+            resident.lend(run)
+            _ = run.lm  # what cannot be loaded stops here, not at every point
+            try:
+                _make(run, plan.stages, runs)
+            except InputError as error:
+                failed[run.folder.name] = str(error)
+                say(f"{head}: not made: {error}")
+            resident.keep(run)
+            made += 1
+        if run.folder.name not in failed:
+            rows.append(measured(run, point.values))
+        if run in to_make:
+            write_record(plan, rows, failed, None)
+    if not rows:
+        raise_all(list(failed.values()))
+    text = write_results(plan, rows, failed)
+    return Swept(plan.folder, text, failed)
+
+
+def _is_finished(run: Run, stages: Sequence[Stage]) -> bool:
+    return run.path("evaluation.json").exists() and not any(map(run.is_asked_for, stages))
+
+
+def _make(run: Run, stages: Sequence[Stage], others: Sequence[Run]) -> None:
+    """The stages of one point that are not done, taken from other points where those made them."""
+    for stage in stages:
+        if take_over(run, stage, others):
+            continue
+        if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
+            share(run, stage)
+        run.carry_out(stage, WORK[stage])
+        if stage == "judge":
+            summarise(run)
+        if stage == "cost":
+            cost_text(run)
+        if stage == "atlas":
+            write_report(run)
+
+
+def _times(seconds: float, made: int, to_make: int) -> str:
+    """How long it took so far, and about how long the rest will."""
+    if not made:
+        return ""
+    left = seconds / made * (to_make - made)
+    return f" ({seconds / 60:.1f} min so far, about {left / 60:.1f} left)"
