@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from conftest import tiny_tokenizer
 from somatlas.models.batches import head_cache_is_exact, padding_is_exact
-from somatlas.models.language_model import LanguageModel, chat_token_ids
+from somatlas.models.chat import chat_token_ids
+from somatlas.models.language_model import LanguageModel
 from somatlas.models.packed import pack_linears
 from somatlas.models.structure import find_structure
 

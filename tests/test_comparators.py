@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.vq import kmeans2
 from sklearn.decomposition import PCA
 
 from somatlas import InputError, Projection
@@ -179,3 +181,13 @@ def test_a_method_of_one_direction_takes_k_of_one(name: str) -> None:
         Config.merged({"method": name})
     assert Config.merged({"method": name, "k": 1}).k == 1
     assert Config.merged({"method": name, "ids": (0,)}).ids == (0,)
+
+
+def test_empty_clusters_are_no_news(contrast: Contrast) -> None:
+    """Of three different prompts there are no eight clusters, and scipy would say so."""
+    few = replace(contrast, harmful=contrast.harmful[:3].repeat(4, 1), count=8)
+    with pytest.warns(UserWarning, match="empty"), np.errstate(invalid="ignore"):
+        kmeans2(few.shifted, 8, iter=100, minit="++", seed=np.random.default_rng(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(METHODS["kmeans"](few)) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -281,3 +282,39 @@ def test_other_pickles_are_refused(content: object, tmp_path: Path) -> None:
         torch.save(content, path)
     with pytest.raises(InputError, match=r"directions\.pt"):
         DirectionSet.load(path)
+
+
+def test_an_adapter_names_a_base_that_can_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from conftest import save_tiny
+    from somatlas.exports.base import base_model
+    from somatlas.models.load import load_tokenizer
+
+    cached = tmp_path / "models--org--net-1" / "snapshots" / "abc123"
+    save_tiny(cached)
+    found = base_model(str(cached), "")
+    assert (found.name, found.revision) == ("org/net-1", "abc123")
+    assert base_model("org/net-1", "def").revision == "def"
+    folder = save_tiny(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    found = base_model("base", "")
+    assert found.name == str(folder)
+    assert digest in found.text
+
+    lm = load_model("base")
+    save_adapter(lm, projection(lm), tmp_path / "a", replace(CARD, base="base", revision=""))
+    assert digest in (tmp_path / "a" / "README.md").read_text()
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(folder)
+    hooked = hooked_logits(lm)
+    monkeypatch.chdir(tmp_path / "a")  # from anywhere on this machine
+    assert relative_gap(probe_logits(load_model(str(tmp_path / "a"))), hooked) < 1e-3
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"names .*base as its base, which is not here: write"):
+        load_model(str(tmp_path / "a"))
+    for path in (tmp_path / "a").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InputError, match="which is not here"):
+        load_tokenizer(str(tmp_path / "a"))

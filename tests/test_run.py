@@ -48,6 +48,7 @@ FILES = {
     "config.toml",
     "directions.safetensors",
     "evaluation.json",
+    "inputs.json",
     "judge.json",
     "cost.json",
     "cost.txt",
@@ -333,6 +334,99 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     assert not list((whole.parent / "cut").rglob("*.part"))
     assert command("run", tiny_folder, *SMALL, *place).code == 0
     assert contents(whole.parent / "cut") == contents(whole)
+
+
+def test_replies_are_kept_as_batches_end(
+    command: Command,
+    tiny_folder: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cut after two of the three batches of a condition: what they gave is not made again."""
+    from somatlas.kept_replies import KeptReplies
+    from somatlas.stages import ablate
+
+    keep, generate, batches, made = KeptReplies.keep, ablate.generate, 0, []
+
+    def interrupting(self: KeptReplies, *args: Any) -> None:
+        nonlocal batches
+        batches += 1
+        keep(self, *args)
+        if batches == 2:
+            raise KeyboardInterrupt
+
+    def counting(*args: Any, **kwargs: Any) -> list[str]:
+        made.append(len(args[1]) - len(kwargs["done"]))
+        return generate(*args, **kwargs)
+
+    flags = (tiny_folder, *SMALL, "--temperature", "1", "--out", whole.parents[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptReplies, "keep", interrupting)
+        assert command("run", *flags, "--batch-size", "6", "--name", "cut").code == 130
+    (growing,) = (whole.parent / ".replies").glob("*.growing.jsonl")
+    assert len(growing.read_text().splitlines()) == 12
+    monkeypatch.setattr(ablate, "generate", counting)
+    assert command("run", *flags, "--batch-size", "6", "--name", "cut").code == 0
+    assert made == [6, 18, 18]
+    assert not list((whole.parent / ".replies").glob("*.growing.jsonl"))
+    shutil.rmtree(whole.parent / ".replies")
+    assert command("run", *flags, "--batch-size", "6", "--name", "through").code == 0
+    assert contents(whole.parent / "cut") == contents(whole.parent / "through")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_process_that_is_told_to_end_ends_as_by_ctrl_c(
+    command: Command,
+    tiny_folder: Path,
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    number = getattr(signal, name)
+
+    def stop(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr("somatlas.stages.represent.represent", stop)
+    result = command("represent", tiny_folder, *SMALL_STAGES["represent"], "--out", tmp_path)
+    assert result.code == 130
+    assert "the same command goes on" in result.err
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_few_prompts_leave_a_gap_on_the_page_and_a_run_that_is_done(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    files = {}
+    for side in ("positive", "negative"):
+        files[side] = tmp_path / f"{side}.txt"
+        files[side].write_text("\n".join(f"{side} {i}" for i in range(10)))
+    given = [str(word) for side, file in files.items() for word in (f"--{side}", file)]
+    result = command("run", tiny_folder, *SMALL, *given, "--out", tmp_path / "runs")
+    assert result.code == 0, result.err
+    folder = tmp_path / "runs" / "tiny" / "default"
+    page = (folder / "report.html").read_text()
+    assert "Not to be had from these prompts: stability" in page
+    assert json.loads((folder / "atlas.json").read_text())["missing"].keys() == {"stability"}
+
+
+def test_a_narrow_stdout_loses_letters_and_no_run(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """A pipe on Windows takes cp1252 alone."""
+    (tmp_path / "c.toml").write_text('name = "日本"\n')
+    line = [sys.executable, "-m", "somatlas", "represent", str(tiny_folder)]
+    flags = [*SMALL_STAGES["represent"], "--config", str(tmp_path / "c.toml")]
+    result = subprocess.run(
+        [*line, *flags, "--out", str(tmp_path)],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert b"run folder: " in result.stdout
 
 
 @pytest.mark.slow

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from somatlas import __version__
 from somatlas.config import REDONE, STAGES, Config, Stage, from_environment, read_config_file
 from somatlas.errors import InputError
+from somatlas.files import read_json
 from somatlas.models.names import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from somatlas.run import Run
 
 _SUMMARIES: dict[Stage, str] = {
     "represent": "Residual-stream vectors of the train prompts, at every layer.",
@@ -67,19 +75,18 @@ def _shown(default: Any) -> str:
 
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
     from somatlas.exports.from_run import EXPORTS, check_exports, save_exports
+    from somatlas.preflight import check_inputs
     from somatlas.report.cost import cost_text
     from somatlas.report.page import refresh_report, write_report
     from somatlas.report.summary import summarise
     from somatlas.run import open_run
     from somatlas.stages import WORK
-    from somatlas.stages.search import check_storage
     from somatlas.workers import SHARED, share
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
     run = open_run(_given(flags), config, from_environment())
     check_exports(exports)
-    if "search" in stages:
-        check_storage(run)
+    check_inputs(run, stages)
     worked = False
     for stage in stages:
         if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
@@ -88,6 +95,8 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
             worked = True
         else:
             click.echo(f"{stage}: done before", err=True)
+        if stage == "represent":
+            _say_notes(run)
         if stage == "judge":
             click.echo(summarise(run))
         if stage == "cost":
@@ -98,6 +107,13 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
         click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")
+
+
+def _say_notes(run: Run) -> None:
+    """What represent noted of the prompts, on stderr."""
+    path = run.path("inputs.json")
+    for note in read_json(path)["notes"] if path.exists() else ():
+        click.echo(f"note: {note}", err=True)
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -213,9 +229,11 @@ def _sweep(config: Path | None, over: tuple[str, ...], until: Stage | None, **fl
 @_options(("represent",))
 def _doctor(config: Path | None, **flags: Any) -> None:
     from somatlas.doctor import diagnose
+    from somatlas.preflight import check_inputs
     from somatlas.run import open_run
 
     run = open_run(_given(flags), config, from_environment())
+    check_inputs(run, ("represent",))
     click.echo(diagnose(run.lm, run.prompts, run.config.batch_size))
 
 
@@ -307,8 +325,12 @@ def _fetch() -> None:
 
 def main() -> None:
     """Entry point: bad input ends with one sentence on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a Windows pipe has no interval's dash in its letters
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        commands.main(standalone_mode=False)
+        with _stopped_as_by_ctrl_c():
+            commands.main(standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message())
     except InputError as error:
@@ -325,6 +347,26 @@ def main() -> None:
         if "out of memory" not in str(error):
             raise
         _fail("the device is out of memory: lower --batch-size or take a smaller --dtype")
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """A process that is told to end, or whose terminal goes, leaves things as Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = ("SIGTERM", "SIGHUP")
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            if signal.getsignal(number) is signal.SIG_DFL:  # one that is ignored (nohup) stays so
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str) -> None:

@@ -22,6 +22,7 @@ lack it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -133,9 +134,12 @@ def principal_axes(contrast: Contrast) -> DirectionSet:
 def kmeans_centroids(contrast: Contrast) -> DirectionSet:
     """k-means++ start, Lloyd's iterations; empty clusters give no direction."""
     data = contrast.shifted
-    centroids, labels = kmeans2(
-        data, contrast.count, iter=100, minit="++", seed=np.random.default_rng(contrast.seed)
-    )
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        # Of fewer different prompts than clusters some are empty: they give no direction, below.
+        warnings.simplefilter("ignore", UserWarning)
+        centroids, labels = kmeans2(
+            data, contrast.count, iter=100, minit="++", seed=np.random.default_rng(contrast.seed)
+        )
     hits = np.bincount(labels, minlength=contrast.count)
     order = [i for i in np.argsort(-hits, kind="stable") if hits[i] > 0]
     return DirectionSet(

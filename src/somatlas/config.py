@@ -9,6 +9,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from somatlas.errors import InputError
-from somatlas.models.names import DEFAULT_MODEL
+from somatlas.models.names import DEFAULT_DATE, DEFAULT_MODEL
 from somatlas.som import SIGMA
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
@@ -91,13 +92,21 @@ class Config(BaseModel):
         "represent", "bundled", "prompt set: the bundled one, or the paper's from the hub"
     )
     positive: str | None = _of(
-        "represent", None, "prompts that show the behaviour: a file or hub:NAME"
+        "represent",
+        None,
+        "prompts that show the behaviour: a file or hub:NAME, or train=FILE,val=FILE,test=FILE",
     )
     negative: str | None = _of("represent", None, "prompts that do not: a file or hub:NAME")
     borderline: str | None = _of(
         "represent", None, "prompts that sound harmful and are not: a file or hub:NAME"
     )
     column: str | None = _of("represent", None, "column of the files that holds the request")
+    group: tuple[str, ...] | None = _of(
+        "represent",
+        None,
+        "columns whose equal values stay in one split, comma-separated, or none (default: topic, "
+        "group, pair, id, where there)",
+    )
     train_prompts: Count | None = _of(
         "represent", None, "at most this many train prompts a side (default: all)"
     )
@@ -105,10 +114,16 @@ class Config(BaseModel):
     chat_template: str | None = _of(
         "represent",
         None,
-        "in place of the model's own: chatml, a Jinja template, or a file with one",
+        "in place of the model's own: chatml, one of its others by name, a Jinja template, or a "
+        "file with one",
     )
     thinking: Literal["on", "off"] | None = _of(
         "represent", None, "the template's switch for reasoning (default: the template's own)"
+    )
+    date: str = _of(
+        "represent",
+        DEFAULT_DATE,
+        "YYYY-MM-DD, what a chat template that prints the date is told, so that runs repeat",
     )
     behaviour: str | None = _of(
         "search",
@@ -343,10 +358,18 @@ class Config(BaseModel):
                 raise ValueError("must be keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL")
         return value
 
-    @field_validator("ids", "refusal_tokens", "more_judges", "tasks", mode="before")
+    @field_validator("ids", "refusal_tokens", "more_judges", "tasks", "group", mode="before")
     @classmethod
     def _parse_list(cls, value: Any) -> Any:
         return [v for v in value.split(",") if v] if isinstance(value, str) else value
+
+    @field_validator("date")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        try:
+            return datetime.strptime(value, "%Y-%m-%d").date().isoformat()
+        except ValueError:
+            raise ValueError("must be a day as YYYY-MM-DD") from None
 
     @field_validator("name")
     @classmethod
@@ -495,7 +518,7 @@ def read_run_settings(folder: Path) -> dict[str, Any]:
 def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
     """A TOML file as a dictionary; raises InputError, saying `what` it is, where that fails."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{what} {path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

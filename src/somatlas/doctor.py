@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from somatlas.errors import InputError
 from somatlas.exports.adapter import carried_by_lora
@@ -15,6 +13,7 @@ from somatlas.exports.carried import left_behind
 from somatlas.exports.checkpoint import check_gap, probe_logits, relative_gap
 from somatlas.interventions import Projection, edited_weights
 from somatlas.layers import TOKEN_PROMPTS, find_refusal_tokens, first_token_log_probabilities
+from somatlas.models.chat import check_system, find_format
 from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
@@ -45,7 +44,7 @@ def diagnose(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> Diagnosi
             f"{lm.name} ({type(lm.model).__name__})": _size(lm, tied),
             "Checkpoint": _checkpoint(lm),
             "Residual stream": _account(lm),
-            "Chat template": _template(lm.tokenizer, lm.token_ids("Hello")),
+            "Chat template": _template(lm),
             "Refusal tokens": _refusal_tokens(lm, prompts, batch_size),
             "Ablation": _forms(lm),
         }
@@ -88,20 +87,24 @@ def _described(write: Write) -> str:
     return f"{write.path} ({type(write.module).__name__}{norm}{factor})"
 
 
-def _template(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    marker = "a system prompt"
-    messages = [{"role": "system", "content": marker}, {"role": "user", "content": "Hello"}]
+def _template(lm: LanguageModel) -> list[str]:
+    ids, chat = lm.token_ids("Hello"), lm.chat or find_format(lm.tokenizer, lm.name)
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        system = "yes" if marker in text else "no: the template drops it"
-    except Exception as error:  # templates raise what they like
-        system = f"no: {' '.join(str(error).split())[:80]}"
-    bos = tokenizer.bos_token_id
-    return [
+        check_system(lm.tokenizer, chat, lm.name, "Be kind and brief.")
+        system = "yes"
+    except InputError as error:
+        system = f"no: {error}"
+    bos = lm.tokenizer.bos_token_id
+    lines = [
         f"system role: {system}",
         f"BOS: {'none' if bos is None else f'{ids.count(bos)} in a formatted prompt'}",
         f"'Hello' becomes {len(ids)} tokens",
     ]
+    if chat.parts:
+        lines.append(f"content of {' and '.join(chat.parts)} is given as a list of parts")
+    if chat.dated:
+        lines.append("it prints the date: --date says which it is told")
+    return lines
 
 
 def _refusal_tokens(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> list[str]:

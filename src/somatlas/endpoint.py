@@ -20,6 +20,7 @@ Messages = list[dict[str, str]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_CHECK_S = 10.0  # that a server has to answer at all
 _REASONING = ("reasoning", "reasoning_content")  # vLLM's field, and its older name, SGLang's too
 
 
@@ -122,6 +123,22 @@ class Endpoint:
         if said is None:
             self.note(how)
         return said
+
+    def check(self) -> None:
+        """Raise InputError where nothing answers at the address, or it refuses the key."""
+        openai = self._errors
+        try:
+            self._client.with_options(max_retries=0, timeout=_CHECK_S).models.list()
+        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+            raise InputError(
+                f"{self.url} refuses the key (HTTP {error.status_code}): set SOMATLAS_API_KEY"
+            ) from None
+        except openai.APIConnectionError:  # of which a time-out is one
+            raise InputError(
+                f"nothing answers at {self.url}: start the server, or mend --endpoint-url"
+            ) from None
+        except (openai.APIError, ValueError, TypeError):
+            pass  # it answers; not every server lists its models
 
     def each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """work on every item, `concurrency` at a time, in order."""

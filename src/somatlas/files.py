@@ -44,6 +44,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def read_text(path: Path, what: str) -> str:
+    """The text of a user's file, without a byte-order mark; line ends become \\n.
+
+    Raises InputError, saying `what` it is, where it cannot be read as UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} {path} cannot be read ({error})") from None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, blank ones left out: only a line feed ends one, not U+2028 or a form
+    feed, which `str.splitlines` takes for line ends too."""
+    return [line for line in text.split("\n") if line.strip()]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, all or nothing."""
     with atomic_file(path) as temporary:
@@ -63,13 +80,19 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one JSON object as a line of its own, even behind one that a killed writer cut short."""
+    append_rows(path, [row])
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add JSON objects in one write, a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             torn = file.read() != b"\n"
             file.write(b"\n" * torn)
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.write(b"".join(lines))
 
 
 def appended_rows(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
 from somatlas.sampling import Sampling
 
+# Told the rows of a batch that is done and the replies to them.
+Keep = Callable[[Sequence[int], Sequence[str]], None]
 # Told the text so far of the rows that still go on; says which of them need not.
 Watch = Callable[[Mapping[int, str]], Collection[int]]
 
@@ -33,6 +35,8 @@ def generate(
     watch: Watch | None = None,
     sampling: Sampling | None = None,
     advance: Advance = ignore,
+    done: Mapping[int, str] | None = None,
+    keep: Keep | None = None,
 ) -> list[str]:
     """The reply to each prompt, in the prompts' order, special tokens left out but for those that
     mark reasoning.
@@ -41,13 +45,22 @@ def generate(
     repetition penalties of its generation config are not used either way. ablations : reply
     g * len(prompts) + i is that to prompt i under ablation g, which must be in force. watch : rows
     that it names end where they are; where the model's cache is not one that rows can be taken out
-    of, it is not asked. `advance` is told the number of replies done.
+    of, it is not asked. `advance` is told the number of replies done. done : replies by row that
+    are there already, and are not made again; not with ablations. keep : told each batch's replies.
     """
+    known = done or {}
     replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
-    for rows, ids in _decoded(lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling):
-        texts = lm.reply_texts(ids)
+    for row, text in known.items():
+        replies[row] = text
+    advance(len(known))
+    for rows, ids in _decoded(
+        lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known
+    ):
+        texts = [text.strip() for text in lm.reply_texts(ids)]
         for row, text in zip(rows, texts, strict=True):
-            replies[row] = text.strip()
+            replies[row] = text
+        if keep is not None:
+            keep(rows, texts)
         advance(len(rows))
     return replies
 
@@ -75,23 +88,31 @@ def _decoded(
     ablations: RowProjections | None = None,
     watch: Watch | None = None,
     sampling: Sampling | None = None,
+    known: Collection[int] = (),
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Rows and their replies' token ids, batch by batch."""
+    """Rows and their replies' token ids, batch by batch; rows that are known are left out."""
+    asked = [row for row in range(len(prompts)) if row not in known]
+    if not asked:
+        return
     uniforms = None
     if sampling is not None:
         uniforms = sampling.uniforms(prompts, max_new_tokens)
         uniforms = uniforms.repeat(1 if ablations is None else len(ablations), 1)
-    batches = lm.batches(prompts, batch_size, ablations=ablations, room=max_new_tokens)
+    wanted = [prompts[row] for row in asked]
+    batches = lm.batches(wanted, batch_size, ablations=ablations, room=max_new_tokens)
+
+    def places(batch: Batch) -> list[int]:
+        return [asked[row] for row in batch.rows] if known else batch.rows
 
     def decode(batch: Batch) -> list[list[int]]:
-        choose = _Choice(sampling, None if uniforms is None else uniforms[batch.rows])
+        choose = _Choice(sampling, None if uniforms is None else uniforms[places(batch)])
         if batch.cache is None:
             return _by_transformers(lm, batch, max_new_tokens, choose)
         decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
         return decoding.run(max_new_tokens, watch)
 
     for batch in batches:
-        yield batch.rows, within_memory(batch, decode)
+        yield places(batch), within_memory(batch, decode)
 
 
 class _Choice:

@@ -16,6 +16,7 @@ from somatlas.judges.coherence import CoherenceCheck, check_from_record
 from somatlas.judges.load import Judges, check_missing
 from somatlas.progress import progress
 from somatlas.prompts.files import USUAL_COLUMNS, read_rows
+from somatlas.prompts.values import UnreadableError, reply_of, request_of
 from somatlas.report.evidence import paired_line
 from somatlas.report.summary import ROWS
 from somatlas.report.tables import plain_table, table_text
@@ -124,9 +125,11 @@ def _rows(path: Path, columns: Columns) -> list[dict[str, Any]]:
             "condition": path.stem if condition is None else _text(row[condition]),
             "kind": "harmful" if kind is None else _text(row[kind]),
             "category": _text(row.get("category")),
-            "prompt": _text(row[prompt]),
-            "reply": _text(row[reply]),
         }
+        try:
+            one |= {"prompt": _text(request_of(row[prompt])), "reply": _text(reply_of(row[reply]))}
+        except UnreadableError as reason:
+            raise InputError(f"{path}, row {number}: a column {reason}") from None
         if one["kind"] not in _KINDS:
             raise InputError(
                 f"{path}, row {number}: kind {one['kind']!r} is not one of {', '.join(_KINDS)}"

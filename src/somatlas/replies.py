@@ -1,6 +1,7 @@
 """Test replies, each made once.
 
     runs/<model>/.replies/<key>.jsonl              by model, edit, prompts and settings
+    runs/<model>/.replies/<key>.growing.jsonl      the same until all are there (kept_replies)
     RUN/completions/<condition>.served.jsonl       a server's, until the condition has all of them
 
 Runs of one model share what it says: a comparison of methods makes the base model's replies once,
@@ -23,6 +24,7 @@ from torch import Tensor
 from somatlas.evaluation import read_jsonl
 from somatlas.files import append_row, appended_rows, write_jsonl
 from somatlas.interventions import Projection
+from somatlas.kept_replies import KeptReplies
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.reasoning import Parted
@@ -35,18 +37,21 @@ class ReplyStore:
         self.folder = folder
 
     def get(
-        self, key: dict[str, Any], prompts: Sequence[str], make: Callable[[], list[str]]
+        self, key: dict[str, Any], prompts: Sequence[str], make: Callable[[KeptReplies], list[str]]
     ) -> list[str]:
         """What is kept under the key for the prompts, or else what `make` gives, kept from now on.
 
-        key : plain JSON values: everything but the prompts that decides the replies.
+        key : plain JSON values: everything but the prompts that decides the replies. make : is
+        given where it keeps replies as they come, and finds those of an interrupted call.
         """
         content = json.dumps([key, list(prompts)], sort_keys=True)
         path = self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
         if path.exists():
             return [row["reply"] for row in read_jsonl(path)]
-        replies = make()
+        kept = KeptReplies(path.with_suffix(".growing.jsonl"))
+        replies = make(kept)
         write_jsonl(path, ({"reply": reply} for reply in replies))
+        kept.drop()
         return replies
 
 

@@ -141,10 +141,16 @@ class Run:
         A finished search that is asked for more trials is opened again. Raises InputError where
         the folder holds a stage that other settings decided.
         """
-        self.check_settings()
+        asked = self.would_do(stage)
         if stage == "search" and self._search_grows():
             self._reopen()
-        return not self.is_done(stage) or self._asks_again(stage)
+        return asked
+
+    def would_do(self, stage: Stage) -> bool:
+        """The same, and nothing is opened again: what comes after the search counts as well."""
+        self.check_settings()
+        grows = stage in STAGES[STAGES.index("search") :] and self._search_grows()
+        return grows or not self.is_done(stage) or self._asks_again(stage)
 
     def _search_grows(self) -> bool:
         """Whether a finished search is asked for more trials."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from somatlas.errors import InputError
+from somatlas.exports.base import base_model
 from somatlas.exports.card import Provenance
 from somatlas.exports.checkpoint import (
     check_editable,
@@ -102,13 +103,14 @@ def save_adapter(
         ),
     ]
     rank = projection.A.shape[1]
+    base = base_model(provenance.base, provenance.revision)
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,  # a factor of 1
         target_modules=[one.name for one in carried],
         fan_in_fan_out=any(one.axis == 1 and id(one.weight) not in embedded for one in carried),
-        base_model_name_or_path=provenance.base,
-        revision=provenance.revision or None,
+        base_model_name_or_path=base.name,
+        revision=base.revision,
         task_type="CAUSAL_LM",
         inference_mode=True,
     )
@@ -127,8 +129,8 @@ def save_adapter(
         missing = f" It does not carry {listed}." if left_out else ""
         form = (
             f"A PEFT LoRA adapter of rank {rank}: minus A times B^T W for every matrix W that "
-            f"writes to the residual stream.{missing}\n\nAgainst the ablation by hooks:\n\n"
-            + "\n".join(losses)
+            f"writes to the residual stream.{missing}\n\n{base.text}\n\n"
+            "Against the ablation by hooks:\n\n" + "\n".join(losses)
         )
         write_text(target / "README.md", provenance.card(f"{lm.name}, adapter", form))
 

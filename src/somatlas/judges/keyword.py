@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from somatlas.errors import InputError
+from somatlas.files import lines_of, read_text
 from somatlas.judges.verdict import Judgement, Verdict
 
 # What an assistant says it will not do. Verbs that letters and stories use of other matters
@@ -94,10 +95,10 @@ def behaviour_matcher(path: Path) -> Callable[[str], bool]:
     One expression a line, case ignored, ^ at every line's start. Raises InputError for a file that
     cannot be read, is empty, or holds what is no expression.
     """
+    lines = lines_of(read_text(path, "behaviour file"))
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         patterns = [re.compile(line, re.IGNORECASE | re.MULTILINE) for line in lines]
-    except (OSError, UnicodeDecodeError, re.error) as error:
+    except re.error as error:
         raise InputError(f"behaviour file {path} cannot be read ({error})") from None
     if not patterns:
         raise InputError(f"behaviour file {path} holds no expression")

@@ -127,7 +127,7 @@ def load_classifier(
         AutoModelForSequenceClassification, model, device, trust_remote_code
     )
     names = {int(i): str(name) for i, name in loaded.config.id2label.items()}
-    meaning = _meaning(model, names, labels)
+    meaning = label_meanings(model, names, labels)
     return ClassifierJudge(
         loaded, tokenizer, meaning, name=f"classifier:{model}", template=template
     )
@@ -164,7 +164,7 @@ def _loaded(
     return loaded.eval().requires_grad_(False), tokenizer
 
 
-def _meaning(
+def label_meanings(
     model: str, names: Mapping[int, str], labels: Mapping[str, str] | None
 ) -> dict[int, Verdict]:
     """The verdict of each label; of two, an unknown name is the other's opposite."""

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from somatlas.errors import InputError
+from somatlas.files import read_text
 
 # Names that judges' authors give to the two places.
 _REQUEST, _REPLY = ("behavior", "prompt", "request"), ("generation", "reply", "response")
@@ -40,10 +41,7 @@ class JudgeTemplate:
 
 def template_from_file(path: Path) -> JudgeTemplate:
     """A template file; raises InputError where it cannot be read or lacks a place."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"judge template {path} cannot be read ({error})") from None
+    text = read_text(path, "judge template")
     if not _fits(text):
         raise InputError(
             f"judge template {path} must hold {{prompt}} and {{reply}} (or {{behavior}} and "

@@ -71,24 +71,16 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
     damaged, not all there or larger than the memory, or it needs code of its own that is not
     trusted.
     """
-    path = Path(name)
-    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    source = name
-    if name.endswith(".gguf"):
-        if not path.is_file():
-            raise InputError(f"no model file {name}")
-        source, where["gguf_file"] = str(path.parent), path.name
-    elif path.is_dir():
+    path, (source, where) = Path(name), _where(name, trust_remote_code)
+    if path.is_dir():
         check_files(path)
-    else:
-        where["local_files_only"] = not hub_reachable()
     with load_report() as report:
         try:
             config = AutoConfig.from_pretrained(source, **where)
             loader = _loader(config, name, trust_remote_code, "gguf_file" in where)
             check_memory(name, config, dtype, device, loader)
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            with _without_bar() if "gguf_file" in where else nullcontext():
+            with without_bar() if "gguf_file" in where else nullcontext():
                 model = loader.from_pretrained(
                     source,
                     dtype=dtype,
@@ -157,6 +149,28 @@ def _notes(
     return (*notes, *value_notes(model))
 
 
+def checkpoint_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model by name; raises InputError where it cannot be loaded."""
+    source, where = _where(name, trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(source, **where)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(_reason(name, error, where)) from None
+
+
+def _where(name: str, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
+    """Folder or hub name, and what else tells transformers where a model is."""
+    path = Path(name)
+    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise InputError(f"no model file {name}")
+        return str(path.parent), {**where, "gguf_file": path.name}
+    if not path.is_dir():
+        where["local_files_only"] = not hub_reachable()
+    return name, where
+
+
 def forget_quantiser(model: PreTrainedModel) -> None:
     """What is read from GGUF has plain weights; transformers would not save it all the same."""
     model.hf_quantizer, model.is_quantized = None, False
@@ -164,7 +178,7 @@ def forget_quantiser(model: PreTrainedModel) -> None:
         del model.config.quantization_config
 
 
-def _without_bar() -> AbstractContextManager[Any]:
+def without_bar() -> AbstractContextManager[Any]:
     """Where stderr is no terminal, drop the bar that transformers draws while it reads GGUF."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
 

@@ -29,7 +29,7 @@ from transformers import (
 
 from somatlas.errors import InputError
 from somatlas.files import atomic_folder
-from somatlas.models.checkpoint import forget_quantiser, merge_adapter
+from somatlas.models.checkpoint import forget_quantiser, merge_adapter, without_bar
 from somatlas.models.hub import hub_reachable
 from somatlas.models.names import BASE
 
@@ -118,9 +118,10 @@ def _from_registry(scratch: Path) -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     """Write the dequantised weights as an ordinary safetensors checkpoint, which loads at once."""
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-    )
+    with without_bar():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
     forget_quantiser(model)
     model.config._name_or_path = BASE
     weights = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}

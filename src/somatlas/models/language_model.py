@@ -17,6 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from somatlas.errors import InputError
 from somatlas.interventions import Projection, RowProjections, ablated
 from somatlas.models.batches import Batch, deal, within_memory
+from somatlas.models.chat import ChatFormat, chat_token_ids
+from somatlas.models.limits import Limits, limits_of
 from somatlas.models.output_maps import is_tied
 from somatlas.models.structure import ResidualStructure, Site
 from somatlas.probabilities import log_probabilities
@@ -27,26 +29,6 @@ from somatlas.reasoning import (
     part_reasoning,
     reasoning_tokens,
 )
-
-
-def chat_token_ids(
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    system: str | None = None,
-    thinking: bool | None = None,
-) -> list[int]:
-    """The chat-formatted prompt, generation prompt included, as token ids.
-
-    thinking : the template's switch of that name, left alone where None. The template writes a BOS
-    where the model wants one, so the tokenizer adds none.
-    """
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": prompt})
-    switch = {} if thinking is None else {"enable_thinking": thinking}
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **switch
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def ended_at(ids: list[int], position: int) -> list[int]:
@@ -69,12 +51,13 @@ class LanguageModel:
     some architectures. edit_head : whether an output head that shares the embedding's matrix is
     edited with it, as the paper's code does. shares_head : whether what all prompts begin with may
     be computed once and its keys and values reused, pads : whether rows of unequal length may share
-    a batch; `load_model` tries both. thinking : whether the
-    model is told to reason before it answers, or None for what its template does by itself.
-    folder : of the checkpoint's files, or None where it has none of its own. unread : names of
-    tensors there that nothing reads. notes : what is odd about it, a sentence each. marks : what
-    its template puts around reasoning, or None. skip : token ids that end its reasoning before it
-    begins, empty where it does not reason: behind them refusal is looked for.
+    a batch; `load_model` tries both. thinking : whether the model is told to reason before it
+    answers, or None for what its template does by itself. chat : how it takes a prompt;
+    `load_model` tries it (None: by the tokenizer's own template). folder : of the checkpoint's
+    files, or None where it has none of its own. unread : names of tensors there that nothing reads.
+    notes : what is odd about it, a sentence each. marks : what its template puts around reasoning,
+    or None. skip : token ids that end its reasoning before it begins, empty where it does not
+    reason: behind them refusal is looked for.
     """
 
     model: PreTrainedModel
@@ -87,11 +70,17 @@ class LanguageModel:
     shares_head: bool = False
     pads: bool = True
     thinking: bool | None = None
+    chat: ChatFormat | None = None
     folder: Path | None = None
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     marks: Marks | None = None
     skip: tuple[int, ...] = ()
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Which token ids and how many tokens it can take in."""
+        return limits_of(self.model)
 
     @property
     def n_layers(self) -> int:
@@ -107,7 +96,8 @@ class LanguageModel:
     def pad_token_id(self) -> int:
         """What fills the left of short rows; masked, so any valid token will do."""
         own = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(int(token) for token in own if token is not None)
+        rows = self.limits.vocabulary  # a token that was added for padding may have none
+        return next(int(token) for token in own if token is not None and token < rows)
 
     def ablate(
         self, projection: Projection | RowProjections | None
@@ -125,7 +115,7 @@ class LanguageModel:
 
     def token_ids(self, prompt: str) -> list[int]:
         """The chat-formatted prompt, generation prompt included, as token ids."""
-        return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking)
+        return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking, self.chat)
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Whether the chat template ends in a block of reasoning that the reply goes on with."""
@@ -167,11 +157,16 @@ class LanguageModel:
         scored), if given. position : the token that each prompt ends at, counted as Python counts:
         what follows has no part in what a decoder computes there. ablations, room : see
         `somatlas.models.batches.deal`; with ablations, row g * len(prompts) + i is prompt i under
-        ablation g.
+        ablation g. Raises InputError for tokens that the model has no row for, in its embedding or
+        in its table of positions.
         """
+        rows = [ended_at(self.token_ids(prompt), position) for prompt in prompts]
+        behind = suffixes if suffixes is not None else [()] * len(rows)
+        whole = [[*row, *suffix] for row, suffix in zip(rows, behind, strict=True)]
+        self.limits.check(self.name, whole, room)
         return deal(
             self.model,
-            [ended_at(self.token_ids(prompt), position) for prompt in prompts],
+            rows,
             size,
             pad=self.pad_token_id,
             share_head=self.shares_head,

@@ -18,20 +18,23 @@ from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
 from somatlas.models.batches import head_cache_is_exact, padding_is_exact
-from somatlas.models.checkpoint import Loaded, adapter_base, load_checkpoint, with_adapter
-from somatlas.models.embedded import load_embedded
-from somatlas.models.language_model import LanguageModel, chat_token_ids
-from somatlas.models.names import ADAPTERS, BASE
+from somatlas.models.chat import chat_token_ids, find_format, given_template
+from somatlas.models.checkpoint import (
+    Loaded,
+    adapter_base,
+    checkpoint_tokenizer,
+    load_checkpoint,
+    with_adapter,
+)
+from somatlas.models.embedded import fetch_base, load_embedded
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.limits import limits_of
+from somatlas.models.names import ADAPTERS, BASE, DEFAULT_DATE
 from somatlas.models.packed import pack_linears
 from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Site, find_structure
 from somatlas.reasoning import skipping_text, template_marks
 
-# The format of Qwen's first chat models, whose tokenizers come without a template.
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 _PROBES = ("Hello there", "Name three rivers of Europe, please.")  # of unequal length
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,15 +49,16 @@ def load_model(
     site: Site = "projection",
     edit_head: bool = False,
     thinking: bool | None = None,
+    date: str = DEFAULT_DATE,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a chat model and verify its residual structure.
 
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
     a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
-    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : "chatml", a Jinja
-    template or a file with one, in place of the model's own. system, site, edit_head, thinking :
-    see `LanguageModel`.
+    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : in place of the
+    model's own: "chatml", the name of another of its own, a Jinja template, or a file with one.
+    date : see `find_format`. system, site, edit_head, thinking : see `LanguageModel`.
 
     Raises InputError for an unknown name, a model that is not a decoder-only chat model or whose
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
@@ -62,7 +66,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    _check_device(device)
+    check_device(device)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -72,20 +76,15 @@ def load_model(
             raise
         raise InputError(_outdated(name, None, error)) from None
     model, tokenizer = loaded.model, loaded.tokenizer
+    chat = find_format(
+        tokenizer, name, source=chat_template, date=date, system=system, thinking=thinking
+    )
     if chat_template is not None:
-        tokenizer.chat_template = _template(chat_template)
-    if not tokenizer.chat_template:
-        raise InputError(
-            f"{name} has no chat template: somatlas studies chat models only; give the one it was "
-            "trained with by --chat-template"
-        )
-    if thinking is not None and "enable_thinking" not in tokenizer.chat_template:
-        raise InputError(
-            f"{name} has no switch for thinking in its chat template: leave --thinking"
-        )
+        tokenizer.chat_template = given_template(tokenizer, name, chat_template)
     tokenizer.padding_side = "left"
     model.eval().requires_grad_(False)
-    probes = [_formatted(tokenizer, text, system, thinking, name) for text in _PROBES]
+    probes = [chat_token_ids(tokenizer, text, system, thinking, chat) for text in _PROBES]
+    limits_of(model).check(name, probes)
     try:
         structure = find_structure(model, torch.tensor(probes[:1]))
         pack_linears(model)
@@ -110,6 +109,7 @@ def load_model(
         shares_head=shares_head,
         pads=pads,
         thinking=thinking,
+        chat=chat,
         folder=loaded.folder,
         unread=loaded.unread,
         notes=loaded.notes,
@@ -141,22 +141,16 @@ def _skip(lm: LanguageModel) -> tuple[int, ...]:
     return tuple(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _formatted(
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    system: str | None,
-    thinking: bool | None,
-    name: str,
-) -> list[int]:
-    """A prompt by the chat template; raises InputError where the template does not work."""
-    try:
-        ids = chat_token_ids(tokenizer, text, system, thinking)
-    except Exception as error:  # templates raise what they like
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the chat template of {name} cannot be used ({reason})") from None
-    if not ids:
-        raise InputError(f"the chat template of {name} makes no text of a prompt")
-    return ids
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """A model's tokenizer alone, in a moment; raises InputError as `load_model` does."""
+    if name in (*ADAPTERS, BASE):
+        return AutoTokenizer.from_pretrained(fetch_base())
+    base = _base_here(name)
+    if base is None:
+        return checkpoint_tokenizer(name, trust_remote_code)
+    if any(Path(name).glob("tokenizer*")):
+        return AutoTokenizer.from_pretrained(name)
+    return load_tokenizer(base, trust_remote_code)
 
 
 def folder_name(name: str) -> str:
@@ -165,11 +159,31 @@ def folder_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "model"
 
 
+def _base_here(name: str) -> str | None:
+    """The base of an adapter's folder as it is found here, None where `name` is no adapter.
+
+    A path that is not here is looked for beside the adapter. Raises InputError where it is not
+    there either, and is no hub name.
+    """
+    base = adapter_base(name)
+    if base is None or base in (*ADAPTERS, BASE) or Path(base).exists():
+        return base
+    if (Path(name) / base).exists():
+        return str(Path(name) / base)
+    if Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1 or "\\" in base:
+        raise InputError(
+            f"the adapter {name} names {base} as its base, which is not here: write where those "
+            "weights lie (its README.md has their sha256) into base_model_name_or_path of "
+            f"{Path(name) / 'adapter_config.json'}"
+        )
+    return base
+
+
 def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> Loaded:
     if name in (*ADAPTERS, BASE):
         model, tokenizer = load_embedded(name)
         return Loaded(model.to("cpu" if device == "auto" else device, dtype), tokenizer)
-    base = adapter_base(name)
+    base = _base_here(name)
     if base is None:
         return load_checkpoint(name, dtype, device, trust_remote_code)
     loaded = _load(base, dtype, device, trust_remote_code)
@@ -202,18 +216,8 @@ def _outdated(name: str, written_for: str | None, error: Exception) -> str:
     )
 
 
-def _template(source: str) -> str:
-    if source == "chatml":
-        return CHATML
-    if "{{" in source:
-        return source
-    try:
-        return Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"chat template {source} cannot be read ({error})") from None
-
-
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise InputError where a device is not there."""
     try:
         torch.empty(1, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError, NotImplementedError):

@@ -17,7 +17,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 class Prompt:
     """One request. `category` and `topic` are empty, and `pair` is None, where they are unknown.
 
-    `pair` numbers a harmful prompt and the harmless one that was written to match it.
+    `pair` numbers a harmful prompt and the harmless one that was written to match it. split : the
+    one that its file puts it in. groups : (column, value) of what its file puts it together with.
     """
 
     text: str
@@ -25,6 +26,8 @@ class Prompt:
     topic: str = ""
     syntax: str = ""
     pair: int | None = None
+    split: Split | None = None
+    groups: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class PromptSet:
     """Contrasting prompts by split: positive show the behaviour, negative do not.
 
     For refusal positive is harmful and negative harmless; borderline prompts sound harmful and are
-    not. Borderline may be empty.
+    not. Borderline may be empty. notes : what a reader of the results should know of the prompts,
+    a sentence each.
     """
 
     positive: Mapping[Split, Sequence[Prompt]]
     negative: Mapping[Split, Sequence[Prompt]]
     borderline: Mapping[Split, Sequence[Prompt]]
+    notes: tuple[str, ...] = ()
 
     def sha256(self) -> str:
         """Hash of all texts in their splits and order: what a run records of its prompts."""
@@ -53,7 +58,7 @@ class PromptSet:
         def cut(side: Mapping[Split, Sequence[Prompt]]) -> dict[Split, Sequence[Prompt]]:
             return {s: spread(side.get(s, ()), limits.get(s, len(side.get(s, ())))) for s in SPLITS}
 
-        return PromptSet(cut(self.positive), cut(self.negative), cut(self.borderline))
+        return PromptSet(cut(self.positive), cut(self.negative), cut(self.borderline), self.notes)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from somatlas.config import Config
-from somatlas.errors import InputError
+from somatlas.errors import InputError, Problems
 from somatlas.prompts.bundled import bundled_prompts
+from somatlas.prompts.duplicates import near_duplicate_notes
 from somatlas.prompts.files import read_prompts
 from somatlas.prompts.hub import hub_prompts, paper_prompts
 from somatlas.prompts.sets import SPLITS, Prompt, PromptSet, Split
+from somatlas.prompts.splits import (
+    MIN_FOR_SPLITS,
+    Side,
+    Splits,
+    draw,
+    named_splits,
+    sided,
+    split_prompts,
+)
+
+__all__ = ["configured_prompts", "split_prompts"]
 
 HUB_PREFIX = "hub:"
-SPLIT_SHARES: Mapping[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
-MIN_FOR_SPLITS = 10
+_NAMED = re.compile(r"(train|val|test)=")
 
 
 def configured_prompts(config: Config) -> PromptSet:
     """The prompt set a configuration names.
 
-    A side given by --positive, --negative or --borderline replaces that side of the named set and
-    is split 60/20/20 in an order the seed decides. Raises InputError for what cannot be read, and
-    where only one of positive and negative is given: they must contrast.
+    A side given by --positive, --negative or --borderline replaces that side of the named set. It
+    is one source, or one for each split (train=FILE,val=FILE,test=FILE); what neither its flag nor
+    a column `split` puts into a split is drawn 60/20/20 in an order the seed decides, groups kept
+    together. Raises InputError for what cannot be read, and where only one of positive and
+    negative is given: they must contrast.
     """
     if (config.positive is None) != (config.negative is None):
         given, lacking = ("positive", "negative") if config.positive else ("negative", "positive")
@@ -32,41 +46,93 @@ def configured_prompts(config: Config) -> PromptSet:
             "so name both"
         )
     whole = bundled_prompts() if config.prompts == "bundled" else paper_prompts()
-    if config.positive is not None and config.negative is not None:
-        whole = PromptSet(
-            positive=_side(config.positive, config),
-            negative=_side(config.negative, config),
-            borderline={},
-        )
-        both = [{p.text for s in SPLITS for p in d[s]} for d in (whole.positive, whole.negative)]
-        if shared := both[0] & both[1]:
-            raise InputError(
-                f"{len(shared)} prompts stand in both --positive and --negative "
-                f"(one is {min(shared)!r}): each belongs to one side"
-            )
-    if config.borderline is not None:
-        whole = PromptSet(whole.positive, whole.negative, _side(config.borderline, config))
-    return whole
+    given_sides = {
+        "positive": config.positive,
+        "negative": config.negative,
+        "borderline": config.borderline,
+    }
+    sources = {name: source for name, source in given_sides.items() if source is not None}
+    if not sources:
+        return whole
+    problems, sides = Problems(), {}
+    for name, source in sources.items():
+        with problems.gathered():
+            sides[name] = _side(name, source, config)
+    problems.raise_found()
+    splits = draw(sides, config.seed)
+    for name, side in sides.items():
+        with problems.gathered():
+            _check_splits(name, side, splits[name])
+    problems.raise_found()
+    if "positive" in splits:
+        whole = PromptSet(splits["positive"], splits["negative"], {})
+        _check_contrast(whole)
+    if "borderline" in splits:
+        whole = replace(whole, borderline=splits["borderline"])
+    notes = [note for side in sides.values() for note in side.notes]
+    return replace(whole, notes=(*notes, *near_duplicate_notes(whole)))
 
 
-def split_prompts(prompts: Sequence[Prompt], seed: int) -> dict[Split, list[Prompt]]:
-    """Train, val and test, shuffled by the seed; equal texts are taken once."""
-    unique = list({p.text: p for p in prompts}.values())
-    random.Random(seed).shuffle(unique)
-    train = round(SPLIT_SHARES["train"] * len(unique))
-    val = round((SPLIT_SHARES["train"] + SPLIT_SHARES["val"]) * len(unique))
-    return {"train": unique[:train], "val": unique[train:val], "test": unique[val:]}
+def _side(name: str, source: str, config: Config) -> Side:
+    needed: tuple[Split, ...] = ("test",) if name == "borderline" else SPLITS
+    if not _NAMED.match(source):
+        return sided(source, _read(source, config), needed)
+    parts = re.split(r",(?=(?:train|val|test)=)", source)
+    named = [cast(tuple[Split, str], tuple(part.split("=", 1))) for part in parts]
+    if len({split for split, _ in named}) < len(named):
+        raise InputError(f"--{name} {source} names a split twice: put its prompts in one file")
+    problems, fixed = Problems(), {}
+    for split, file in named:
+        with problems.gathered():
+            fixed[split] = _of_split(split, file, _read(file, config))
+    problems.raise_found()
+    return named_splits(source, fixed, needed)
 
 
-def _side(source: str, config: Config) -> dict[Split, list[Prompt]]:
-    if source.startswith(HUB_PREFIX):
-        prompts = hub_prompts(source.removeprefix(HUB_PREFIX), config.column)
-    else:
-        prompts = read_prompts(Path(source), config.column)
-    splits = split_prompts(prompts, config.seed)
-    if sum(map(len, splits.values())) < MIN_FOR_SPLITS:
+def _of_split(split: Split, source: str, prompts: list[Prompt]) -> list[Prompt]:
+    """The prompts of a source that is named for a split: where its rows name splits, those rows."""
+    if not any(p.split for p in prompts):
+        return prompts
+    own = [p for p in prompts if p.split == split]
+    if not own:
         raise InputError(
-            f"{source} holds fewer than {MIN_FOR_SPLITS} different prompts: too few to split into "
-            "train, val and test"
+            f"{source} is named for {split}, and its column 'split' puts no row there: name it for "
+            "another split, or take the column out"
         )
-    return splits
+    return own
+
+
+def _read(source: str, config: Config) -> list[Prompt]:
+    if source.startswith(HUB_PREFIX):
+        return hub_prompts(source.removeprefix(HUB_PREFIX), config.column)
+    return read_prompts(Path(source), config.column, config.group)
+
+
+def _check_splits(name: str, side: Side, splits: Splits) -> None:
+    """Raise InputError where a split has no prompt, or a draw had too few."""
+    if side.free and len(side.free) < MIN_FOR_SPLITS:
+        raise InputError(
+            f"{side.source} holds fewer than {MIN_FOR_SPLITS} different prompts: too few to split "
+            f"into {', '.join(side.open_to[:-1])} and {side.open_to[-1]}"
+        )
+    needed = ("test",) if name == "borderline" else SPLITS
+    empty = [split for split in needed if not splits[split]]
+    if empty and side.free:
+        columns = sorted({column for p in side.free for column, _ in p.groups})
+        raise InputError(
+            f"{side.source} leaves {empty[0]} without prompts: its groups by "
+            f"{', '.join(columns)} are too few or too large; name other columns with --group, or "
+            "none"
+        )
+    if empty:
+        raise InputError(f"{side.source} has no {empty[0]} prompts: every split needs some")
+
+
+def _check_contrast(prompts: PromptSet) -> None:
+    sides = (prompts.positive, prompts.negative)
+    both = [{p.text for s in SPLITS for p in side[s]} for side in sides]
+    if shared := both[0] & both[1]:
+        raise InputError(
+            f"{len(shared)} prompts stand in both --positive and --negative "
+            f"(one is {min(shared)!r}): each belongs to one side"
+        )

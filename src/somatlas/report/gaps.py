@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from somatlas.config import Config, Stage
+from somatlas.files import read_json
 from somatlas.run import Run, run_folder
 
 _PARTS: dict[Stage, str] = {
@@ -23,6 +24,19 @@ def missing_parts(run: Run) -> list[str]:
     given = {"layers": run.config.layer is not None, "search": run.config.ids is not None}
     parts = {**_PARTS, "map": _PARTS["map"] if run.config.method == "som" else "the directions"}
     return [what for stage, what in parts.items() if not (given.get(stage) or run.is_done(stage))]
+
+
+def impossible_parts(run: Run) -> list[str]:
+    """In words, what a figure cannot have, and why: no command makes it from these prompts."""
+    path = run.path("atlas.json")
+    missing = read_json(path).get("missing", {}) if path.exists() else {}
+    return [f"{what}: {why}" for what, why in missing.items()]
+
+
+def input_notes(run: Run) -> list[str]:
+    """What a reader should know of the prompts."""
+    path = run.path("inputs.json")
+    return list(read_json(path)["notes"]) if path.exists() else []
 
 
 def finishing_command(run: Run) -> str:

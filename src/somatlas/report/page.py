@@ -24,7 +24,12 @@ from somatlas.report.cost import cost_rows
 from somatlas.report.evidence import evidence_lines
 from somatlas.report.facts import Facts, read_facts
 from somatlas.report.figure_list import ReportFigure, report_figures
-from somatlas.report.gaps import finishing_command, missing_parts
+from somatlas.report.gaps import (
+    finishing_command,
+    impossible_parts,
+    input_notes,
+    missing_parts,
+)
 from somatlas.report.map_cells import map_cells, map_view
 from somatlas.report.sentences import (
     information_text,
@@ -74,6 +79,8 @@ def _run_content(run: Run, facts: Facts) -> dict[str, Any]:
         "summary": summary_lines(facts),
         "model_notes": (facts.model or {}).get("notes", []),
         "missing": missing_parts(run),
+        "impossible": impossible_parts(run),
+        "input_notes": input_notes(run),
         "command": finishing_command(run),
         "config": config.read_text(encoding="utf-8"),
     }

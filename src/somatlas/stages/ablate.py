@@ -12,10 +12,11 @@ from somatlas.directions import DirectionSet
 from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, Completion, read_completions
-from somatlas.files import read_json, write_json, write_jsonl
+from somatlas.files import lines_of, read_json, read_text, write_json, write_jsonl
 from somatlas.generation import generate
 from somatlas.interventions import Projection
 from somatlas.judges.load import endpoint
+from somatlas.kept_replies import KeptReplies
 from somatlas.leak import leak
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, progress
@@ -108,7 +109,7 @@ def _asked(run: Run) -> list[_Asked]:
     }
     systems: Sequence[str | None] = [run.config.system]
     if run.config.test_systems is not None:
-        systems = _systems(Path(run.config.test_systems))
+        systems = system_prompts(Path(run.config.test_systems))
     return [
         _Asked(kind, prompt, system, sample)
         for system in systems
@@ -124,14 +125,13 @@ def harmful_replies(run: Run, projection: Projection | None, advance: Advance) -
     return _replies(run, "", projection, harmful, advance)
 
 
-def _systems(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"system prompts {path} cannot be read ({error})") from None
-    systems = list(dict.fromkeys(line for line in lines if line))
+def system_prompts(path: Path) -> list[str]:
+    """The different system prompts of a file, one a line; raises InputError where there is none."""
+    systems = list(
+        dict.fromkeys(line.strip() for line in lines_of(read_text(path, "file of system prompts")))
+    )
     if not systems:
-        raise InputError(f"system prompts {path} holds none: one a line")
+        raise InputError(f"file of system prompts {path} holds none: one a line")
     return systems
 
 
@@ -177,7 +177,7 @@ def _generated(
     c = run.config
     sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
 
-    def make() -> list[str]:
+    def make(kept: KeptReplies) -> list[str]:
         with lm.ablate(projection):
             return generate(
                 lm,
@@ -186,6 +186,8 @@ def _generated(
                 batch_size=c.batch_size,
                 sampling=sampling,
                 advance=advance,
+                done=kept.known(),
+                keep=kept.keep,
             )
 
     key = {**model_key(lm, projection, prompts), "tokens": c.test_tokens}

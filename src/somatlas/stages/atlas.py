@@ -22,6 +22,7 @@ from somatlas.atlas import (
 from somatlas.atlas.neurons import category_information
 from somatlas.directions import DirectionSet
 from somatlas.drift import Drift
+from somatlas.errors import InputError
 from somatlas.evaluation import read_jsonl
 from somatlas.files import read_json, read_tensors, write_json
 from somatlas.geometry import cosine_matrix, unit_rows
@@ -75,7 +76,10 @@ def atlas_stage(run: Run) -> None:
         "steps": _steps(run, layer, directions, trials, drift),
     }
     content["relations"] = relations(content["steps"])
-    content["stability"] = stability_of(run, contrast)
+    try:
+        content["stability"] = stability_of(run, contrast)
+    except InputError as error:  # as where a sample of few prompts is smaller than the map
+        content |= {"stability": None, "missing": {"stability": str(error)}}
     content |= controls(run, contrast, directions, trials, drift)
     if config.method == "som":
         content |= _neurons(run, layer, harmful, harmless, directions)

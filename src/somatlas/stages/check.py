@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from somatlas.generation import generate
 from somatlas.judges import CoherenceCheck
-from somatlas.prompts.sets import spread, texts
+from somatlas.kept_replies import KeptReplies
+from somatlas.prompts.sets import Prompt, Split, spread, texts
 from somatlas.replies import ReplyStore, model_key
 from somatlas.run import Run
 
 _CALIBRATION_PROMPTS = 64  # harmless val prompts
+_FEWEST = 3  # val prompts of a side; with fewer those of train are taken too
 _STRANGERS = 8  # harmful val prompts that replies are tried behind, of which a reply needs two
 
 
@@ -21,12 +25,17 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     config = run.config
     if config.coherence == "off":
         return None
-    prompts = texts(spread(run.prompts.negative["val"], _CALIBRATION_PROMPTS))
+    prompts = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
     key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
 
-    def make() -> list[str]:
+    def make(kept: KeptReplies) -> list[str]:
         return generate(
-            run.lm, prompts, max_new_tokens=config.test_tokens, batch_size=config.batch_size
+            run.lm,
+            prompts,
+            max_new_tokens=config.test_tokens,
+            batch_size=config.batch_size,
+            done=kept.known(),
+            keep=kept.keep,
         )
 
     replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
@@ -35,5 +44,11 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
         run.lm,
         prompts,
         [run.lm.part_reasoning(reply, opened=opened).answer for reply in replies],
-        texts(spread(run.prompts.positive["val"], _STRANGERS)),
+        texts(spread(_unseen(run.prompts.positive), _STRANGERS)),
     )
+
+
+def _unseen(side: Mapping[Split, Sequence[Prompt]]) -> Sequence[Prompt]:
+    """A side's val prompts; where they are very few, its train prompts too: either way the test's
+    prompts have no part in the check."""
+    return side["val"] if len(side["val"]) >= _FEWEST else [*side["val"], *side["train"]]

@@ -11,7 +11,7 @@ from somatlas.capability import Measure, reply_measures, window_losses
 from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.errors import InputError
 from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl, verdict_shares
-from somatlas.files import read_json, write_json
+from somatlas.files import read_json, read_text, write_json
 from somatlas.harness import Harness
 from somatlas.judges import Verdict
 from somatlas.progress import progress
@@ -23,7 +23,7 @@ def cost_stage(run: Run) -> None:
     """Write cost.json: a summary of every measure."""
     run.needs("judge")
     config, lm = run.config, run.lm
-    text = None if config.perplexity is None else _text(Path(config.perplexity))
+    text = None if config.perplexity is None else perplexity_text(config.perplexity)
     harness = None
     if config.tasks:
         harness = Harness(config.tasks, config.task_folder, config.task_limit, config.seed)
@@ -55,6 +55,14 @@ def cost_stage(run: Run) -> None:
     write_json(run.path("cost.json"), {"measures": found})
 
 
+def perplexity_text(path: str) -> str:
+    """The text of --perplexity; raises InputError where it cannot be read or is empty."""
+    text = read_text(Path(path), "perplexity text")
+    if not text.strip():
+        raise InputError(f"perplexity text {path} is empty")
+    return text
+
+
 def _drift(tokens: int, kl: Mapping[str, list[float]]) -> Measure:
     return Measure(
         f"KL on harmless replies, {tokens} tokens",
@@ -81,10 +89,3 @@ def _harmless(run: Run, condition: str) -> list[list[str]]:
         if one.kind == "harmless":
             replies[one.prompt].append(one.reply)
     return list(replies.values())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"perplexity text {path} cannot be read ({error})") from None

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from somatlas.errors import InputError
+from somatlas.files import write_json
 from somatlas.generation import first_reply_tokens
 from somatlas.models.language_model import ended_at
+from somatlas.models.prompt_check import check_prompts
 from somatlas.progress import note, progress
-from somatlas.prompts.sets import texts
+from somatlas.prompts.sets import SPLITS, texts
 from somatlas.representation_store import SIDES, RepresentationStore, Side
 from somatlas.representations import check_layers, represent
 from somatlas.run import Run
@@ -34,6 +36,7 @@ def represent_stage(run: Run) -> None:
         if config.layer not in layers:
             raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
     run.begin("represent", model=run.model_record())
+    write_json(run.path("inputs.json"), _inputs(run))
     counts = {side: len(prompts[side]) for side in SIDES}
     token = f"prompt {config.token_position}"
     if config.reply_token is not None:
@@ -62,6 +65,25 @@ def represent_stage(run: Run) -> None:
             f"represent: {total_short} replies end before their token {config.reply_token}: the "
             "last token of each, or of its prompt where it has none, is read instead"
         )
+
+
+def _inputs(run: Run) -> dict[str, Any]:
+    """How prompts are put to the model, and what a reader should know of them."""
+    c, chat = run.config, run.lm.chat
+    room = {"train": 0, "val": c.search_tokens or c.test_tokens, "test": c.test_tokens}
+    notes = list(run.prompts.notes)
+    if chat is not None and chat.dated:
+        notes.append(f"the chat template prints the date: it is told {c.date}")
+    sides = (run.prompts.positive, run.prompts.negative, run.prompts.borderline)
+    for split in SPLITS:
+        own = [prompt for side in sides for prompt in texts(side.get(split, ()))]
+        for said in check_prompts(run.lm, own, room[split]):
+            notes.append(f"of the {split} prompts {said}")
+    return {
+        "notes": notes,
+        "date": c.date if chat is not None and chat.dated else None,
+        "content_in_parts": [] if chat is None else list(chat.parts),
+    }
 
 
 def check_grid(run: Run) -> None:

@@ -1,0 +1,72 @@
+"""What a model can take in: which token ids, and how many tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from somatlas.errors import InputError
+
+# What architectures call the number of positions they were trained with.
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+_TABLE = re.compile(
+    r"(?:^|\.)(?:wpe|embed_positions|pos_emb\w*|positional_embeddings?|position_embeddings?)(?:\.|$)"
+)
+_OWN_TABLES = {"mpt"}  # its ALiBi is a tensor of max_seq_len, made in the forward pass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """vocabulary : rows of the embedding. positions : tokens of the longest text that the model
+    was made for, or None. fixed : it keeps a table of positions, and can take in no more."""
+
+    vocabulary: int
+    positions: int | None = None
+    fixed: bool = False
+
+    def check(self, name: str, rows: Sequence[Sequence[int]], room: int = 0) -> None:
+        """Raise InputError for a token id or a length that the model has no row for.
+
+        rows : token ids of prompts. room : tokens that are generated behind each.
+        """
+        highest = max((max(row, default=0) for row in rows), default=0)
+        if highest >= self.vocabulary:
+            raise InputError(
+                f"the tokenizer of {name} gives token {highest}, and its embedding has "
+                f"{self.vocabulary} rows: it belongs to another model, or the embedding was not "
+                "resized when tokens were added"
+            )
+        if self.fixed and self.positions is not None and self.too_long(rows, room):
+            longest = max(map(len, rows))
+            replies = f" and {room} of its reply" if room else ""
+            raise InputError(
+                f"{name} has {self.positions} positions, too few for a prompt of {longest} tokens"
+                f"{replies}: shorten it, or lower --search-tokens and --test-tokens"
+            )
+
+    def too_long(self, rows: Sequence[Sequence[int]], room: int = 0) -> int:
+        """How many of the rows are longer, with their replies, than the model was made for."""
+        if self.positions is None:
+            return 0
+        return sum(len(row) + room > self.positions for row in rows)
+
+
+def limits_of(model: PreTrainedModel) -> Limits:
+    """What a loaded model can take in."""
+    config = model.config.get_text_config()
+    given = [getattr(config, name, None) for name in _POSITIONS]
+    positions = next((int(n) for n in given if isinstance(n, int) and n > 0), None)
+    decoder = model.get_decoder()
+    tables = [
+        value.shape[0]
+        for name, value in (*decoder.named_parameters(), *decoder.named_buffers())
+        if value.ndim == 2 and _TABLE.search(name)
+    ]
+    return Limits(
+        vocabulary=int(model.get_input_embeddings().weight.shape[0]),
+        positions=min((n for n in (positions, *tables) if n is not None), default=None),
+        fixed=bool(tables) or config.model_type in _OWN_TABLES,
+    )
