@@ -17,7 +17,7 @@ from pathlib import Path
 
 from somatlas import Projection
 from somatlas.directions import mean_difference
-from somatlas.generation import Reply, generate
+from somatlas.generation import generate
 from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
@@ -60,9 +60,7 @@ def refused(lm: LanguageModel, prompts: Sequence[str]) -> int:
     def settled(rows: Mapping[int, str]) -> list[int]:
         return [row for row, text in rows.items() if is_settled_refusal(text)]
 
-    replies: list[Reply] = generate(
-        lm, prompts, max_new_tokens=TOKENS, batch_size=64, watch=settled
-    )
+    replies = generate(lm, prompts, max_new_tokens=TOKENS, batch_size=64, watch=settled)
     return sum(map(is_refusal, replies))
 
 

@@ -25,7 +25,8 @@ class Completion:
     """One reply. kind is harmful, harmless or borderline.
 
     reasoning : what the model thought aloud before it. system : the system prompt, where they
-    differ. sample : which of several replies to the prompt.
+    differ. sample : which of several replies to the prompt. ended : whether it ended by itself,
+    None where that is not known (a server's).
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Completion:
     reasoning: str = ""
     system: str = ""
     sample: int = 0
+    ended: bool | None = None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -13,10 +13,11 @@ from somatlas.interventions import RowProjections
 from somatlas.models.batches import Batch, with_room, within_memory
 from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance, ignore
+from somatlas.reply import Reply
 from somatlas.sampling import Sampling
 
 # Told the rows of a batch that is done and the replies to them.
-Keep = Callable[[Sequence[int], Sequence[str]], None]
+Keep = Callable[[Sequence[int], Sequence[Reply]], None]
 # Told the text so far of the rows that still go on; says which of them need not.
 Watch = Callable[[Mapping[int, str]], Collection[int]]
 
@@ -35,9 +36,9 @@ def generate(
     watch: Watch | None = None,
     sampling: Sampling | None = None,
     advance: Advance = ignore,
-    done: Mapping[int, str] | None = None,
+    done: Mapping[int, Reply] | None = None,
     keep: Keep | None = None,
-) -> list[str]:
+) -> list[Reply]:
     """The reply to each prompt, in the prompts' order, special tokens left out but for those that
     mark reasoning.
 
@@ -49,18 +50,22 @@ def generate(
     are there already, and are not made again; not with ablations. keep : told each batch's replies.
     """
     known = done or {}
-    replies = [""] * (len(prompts) * (1 if ablations is None else len(ablations)))
-    for row, text in known.items():
-        replies[row] = text
+    empty = Reply("", ended=False)
+    replies = [empty] * (len(prompts) * (1 if ablations is None else len(ablations)))
+    for row, reply in known.items():
+        replies[row] = reply
     advance(len(known))
     for rows, ids in _decoded(
         lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known
     ):
-        texts = [text.strip() for text in lm.reply_texts(ids)]
-        for row, text in zip(rows, texts, strict=True):
-            replies[row] = text
+        made = [
+            Reply(text.strip(), ended=len(own) < max_new_tokens)
+            for text, own in zip(lm.reply_texts(ids), ids, strict=True)
+        ]
+        for row, reply in zip(rows, made, strict=True):
+            replies[row] = reply
         if keep is not None:
-            keep(rows, texts)
+            keep(rows, made)
         advance(len(rows))
     return replies
 

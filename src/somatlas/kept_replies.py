@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from somatlas.files import append_rows, appended_rows
+from somatlas.reply import Reply
 
 
 class KeptReplies:
@@ -17,15 +18,20 @@ class KeptReplies:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def known(self) -> dict[int, str]:
+    def known(self) -> dict[int, Reply]:
         """Place -> reply of what was made before an interruption."""
-        rows = appended_rows(self.path)
-        return {int(row["place"]): str(row["reply"]) for row in rows if "reply" in row}
+        rows = [row for row in appended_rows(self.path) if "ended" in row]
+        return {int(row["place"]): Reply(row["reply"], ended=row["ended"]) for row in rows}
 
-    def keep(self, places: Sequence[int], replies: Sequence[str]) -> None:
+    def keep(self, places: Sequence[int], replies: Sequence[Reply]) -> None:
         """Add a batch."""
-        pairs = zip(places, replies, strict=True)
-        append_rows(self.path, ({"place": place, "reply": reply} for place, reply in pairs))
+        append_rows(
+            self.path,
+            (
+                {"place": place, "reply": reply, "ended": reply.ended}
+                for place, reply in zip(places, replies, strict=True)
+            ),
+        )
 
     def drop(self) -> None:
         """The condition is whole: nothing is to go on from."""

@@ -49,10 +49,11 @@ _HARMONY_END = re.compile(r"<\|(?:end|return|call)\|>")
 
 
 class Parted(NamedTuple):
-    """A reply's reasoning and answer."""
+    """A reply's reasoning and answer, and whether it ended by itself, where that is known."""
 
     reasoning: str
     answer: str
+    ended: bool | None = None
 
 
 def opens_reasoning(head: str, own: Marks | None = None) -> bool:

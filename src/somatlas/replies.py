@@ -28,6 +28,7 @@ from somatlas.kept_replies import KeptReplies
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.reasoning import Parted
+from somatlas.reply import Reply
 
 
 class ReplyStore:
@@ -37,8 +38,11 @@ class ReplyStore:
         self.folder = folder
 
     def get(
-        self, key: dict[str, Any], prompts: Sequence[str], make: Callable[[KeptReplies], list[str]]
-    ) -> list[str]:
+        self,
+        key: dict[str, Any],
+        prompts: Sequence[str],
+        make: Callable[[KeptReplies], list[Reply]],
+    ) -> list[Reply]:
         """What is kept under the key for the prompts, or else what `make` gives, kept from now on.
 
         key : plain JSON values: everything but the prompts that decides the replies. make : is
@@ -47,10 +51,10 @@ class ReplyStore:
         content = json.dumps([key, list(prompts)], sort_keys=True)
         path = self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
         if path.exists():
-            return [row["reply"] for row in read_jsonl(path)]
+            return [Reply(row["reply"], ended=row["ended"]) for row in read_jsonl(path)]
         kept = KeptReplies(path.with_suffix(".growing.jsonl"))
         replies = make(kept)
-        write_jsonl(path, ({"reply": reply} for reply in replies))
+        write_jsonl(path, ({"reply": reply, "ended": reply.ended} for reply in replies))
         kept.drop()
         return replies
 

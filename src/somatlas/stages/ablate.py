@@ -24,6 +24,7 @@ from somatlas.prompts import Prompt
 from somatlas.prompts.sets import spread, texts
 from somatlas.reasoning import Parted
 from somatlas.replies import ReplyStore, ServedReplies, model_key
+from somatlas.reply import Reply
 from somatlas.run import Run, ranks_within
 from somatlas.sampling import Sampling, server_seeds
 
@@ -158,12 +159,13 @@ def _replies(
             one.kind,
             one.prompt.category,
             one.prompt.text,
-            answer,
-            reasoning,
+            said.answer,
+            said.reasoning,
             (one.system or "") if several else "",
             one.sample,
+            said.ended,
         )
-        for one, (reasoning, answer) in zip(asked, parted, strict=True)
+        for one, said in zip(asked, parted, strict=True)
     ]
 
 
@@ -177,7 +179,7 @@ def _generated(
     c = run.config
     sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
 
-    def make(kept: KeptReplies) -> list[str]:
+    def make(kept: KeptReplies) -> list[Reply]:
         with lm.ablate(projection):
             return generate(
                 lm,
@@ -195,7 +197,9 @@ def _generated(
         key["sampling"] = asdict(sampling)
     replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
     opened = lm.opens_reasoning(prompts[0])
-    return [lm.part_reasoning(reply, opened=opened) for reply in replies]
+    return [
+        lm.part_reasoning(reply, opened=opened)._replace(ended=reply.ended) for reply in replies
+    ]
 
 
 def _served_path(run: Run, condition: str) -> Path:

@@ -9,6 +9,7 @@ from somatlas.judges import CoherenceCheck
 from somatlas.kept_replies import KeptReplies
 from somatlas.prompts.sets import Prompt, Split, spread, texts
 from somatlas.replies import ReplyStore, model_key
+from somatlas.reply import Reply
 from somatlas.run import Run
 
 _CALIBRATION_PROMPTS = 64  # harmless val prompts
@@ -28,7 +29,7 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
     prompts = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
     key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
 
-    def make(kept: KeptReplies) -> list[str]:
+    def make(kept: KeptReplies) -> list[Reply]:
         return generate(
             run.lm,
             prompts,

@@ -45,7 +45,7 @@ def judge_stage(run: Run) -> None:
             {
                 "condition": condition,
                 **{name: getattr(one, name) for name in ("kind", "category", "prompt")},
-                **{name: getattr(one, name) for name in ("system", "sample")},
+                **{name: getattr(one, name) for name in ("system", "sample", "ended")},
                 "verdict": own_judgements[0].verdict,
                 "judges": {j.name: _plain(v) for j, v in zip(judges, own_judgements, strict=True)},
                 "reasoning_verdict": thought,
