@@ -47,7 +47,7 @@ _ANSWERED = 32  # test prompts a side that are answered at every step
 _CLOUD = 100  # test prompts a side whose geometry is measured there
 _SCORED = 64  # train prompts whose refusal score is measured
 # Methods whose vectors are axes: their length is no distance, and they are drawn as long as SD.
-_AXES = ("random", "covariance", "pca", "leace")
+_AXES = ("random", "covariance", "pca", "leace", "leace-binary")
 _STEPS = 5  # directions ablated one after another, at most, or k where that is more
 
 
