@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from somatlas.config import STAGES
+from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.evaluation import CONDITIONS, answers_that_count, condition_rates, read_jsonl
 from somatlas.files import read_json, write_json, write_text
 from somatlas.recipes import load_recipe
@@ -69,6 +70,7 @@ def summarise(run: Run) -> str:
             condition: {
                 **{name: asdict(rate) for name, rate in rates[condition].items()},
                 "kl": ablation["kl"][condition],
+                "kl_32": ablation["kl_32"][condition],
                 "counted": answers_that_count(sides[condition]),
             }
             for condition in CONDITIONS
@@ -113,7 +115,10 @@ def _table_text(
         table.add_row(f"  {title}", *shares, "/".join(str(c["n"]) for c in counted))
     kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
     side = "harmless" if rows is ROWS else "negative"
-    table.add_row(f"KL on {side} (nats a token)", *kl, str(evaluation["kl_replies"]))
+    table.add_row(f"KL on {side}, first {REPLY_TOKENS} tokens", *kl, str(evaluation["kl_replies"]))
+    more = [f"{evaluation['test'][condition]['kl_32']:.3f}" for condition in CONDITIONS]
+    title = f"KL on {side}, first {MORE_REPLY_TOKENS} tokens"
+    table.add_row(title, *more, str(evaluation["kl_replies"]))
 
     rule = "" if gentle else " (no layer keeps KL below 0.1: lowest score taken)"
     ranks = ", ".join(map(str, evaluation["ranks"]))
@@ -124,7 +129,8 @@ def _table_text(
         if "selection_asr" in found:
             notes += (
                 f", {found['selection_asr']:.0%} on {found['selection_n']} prompts it never saw "
-                f"(optimism {100 * found['selection_optimism']:+.0f} points)"
+                f"(val was {100 * found['selection_optimism']:+.0f} points better on average over the "
+                "contenders)"
             )
         if found["max_kl"] and not found["max_kl"]["kept"]:
             limit = found["max_kl"]["limit"]
