@@ -129,7 +129,7 @@ def _table_text(
         if "selection_asr" in found:
             notes += (
                 f", {found['selection_asr']:.0%} on {found['selection_n']} prompts it never saw "
-                f"(val was {100 * found['selection_optimism']:+.0f} points better on average over the "
+                f"(val is {100 * found['selection_optimism']:+.0f} points better, mean over the "
                 "contenders)"
             )
         if found["max_kl"] and not found["max_kl"]["kept"]:
