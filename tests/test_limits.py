@@ -94,4 +94,4 @@ def test_a_tensor_of_another_shape_is_one_sentence(command: Command, tmp_path: P
     weights["model.layers.2.mlp.down_proj.weight"] = torch.zeros(32, 60)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     message = command.fails("doctor", folder)
-    assert "has another shape than its config.json asks for" in message
+    assert "has the shape 32x60, 32x64 is wanted" in message

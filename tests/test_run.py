@@ -56,6 +56,7 @@ FILES = {
     "map.json",
     "map.png",
     "map.safetensors",
+    "model.json",
     "report.html",
     "representations/index.json",
     "representations/negative-00000.safetensors",
