@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import multiprocessing
 import shutil
 from pathlib import Path
@@ -14,11 +15,13 @@ from statsmodels.stats.proportion import proportion_confint
 
 import killed_run
 from command import SMALL, SMALL_STAGES, Command, run_offline
-from somatlas.config import STAGES
+from conftest import save_tiny
+from somatlas.config import STAGES, Config
 from somatlas.errors import InputError
 from somatlas.files import read_json
+from somatlas.models.load import load_model
 from somatlas.report.comparison import comparison_text
-from somatlas.run import run_at
+from somatlas.run import model_arguments, run_at
 from somatlas.statistics import crossed_interval, crossed_rate, mean_interval
 from somatlas.sweep.axes import Axis, parse_axes, point_name
 from somatlas.sweep.figure import sweep_figure
@@ -246,7 +249,7 @@ def test_a_point_of_other_settings_is_refused_before_a_model_is_loaded(
     place = ("--out", own.parents[1])
     message = command.fails("sweep", tiny_folder, *place, "--val-prompts", "3")
     assert "val_prompts = 4, not 3" in message
-    assert message.startswith("somatlas: 4 problems: (1) k=1, seed=0: ")
+    assert message.startswith("somatlas: 4 things are wrong: (1) k=1, seed=0: ")
     shutil.rmtree(own)
     (own.parent / "sweep_k=1_seed=0").rename(own)
     assert "is a run, not a sweep" in command.fails("sweep", tiny_folder, *place, *OVER)
@@ -290,14 +293,24 @@ def test_a_point_that_cannot_be_made_is_named_and_the_others_are_made(
         (("--over", "tasks=a"), ["changes nothing before the stage cost"]),
         (("--over", "k=1", "--ids", "1"), ["where --ids names the ranks"]),
         (("--over", "k=1", "--part", "0/2"), ["--workers"]),
-        (("--over", "k=2-3", "--over", "method=sd"), ["2 problems", "method sd's one"]),
+        (
+            ("--over", "k=2-3", "--over", "method=sd"),
+            ["2 things are wrong", "method 'sd' makes one direction"],
+        ),
         (("--over", "grid=9x9"), ["81 neurons", "24 train prompts"]),
         (("--over", "seed=0-2000"), ["2001 points, more than 1000"]),
         (
             ("--over", "k=3-8", "--over", "grid=2x2,2x3"),
-            ["6 problems", "(1) k=5, grid=2x2: k = 5 directions cannot be taken from 4", "k=8"],
+            [
+                "6 things are wrong",
+                "(1) k=5, grid=2x2: k = 5 directions cannot be taken from 4",
+                "k=8",
+            ],
         ),
-        (("--over", "k=0", "--over", "kk=1", "--over", "seed"), ["2 problems", "kk", "'seed'"]),
+        (
+            ("--over", "k=0", "--over", "kk=1", "--over", "seed"),
+            ["2 things are wrong", "kk", "'seed'"],
+        ),
     ],
 )
 def test_bad_axes_are_one_sentence_before_the_model_is_loaded(
@@ -327,7 +340,7 @@ def test_values_are_read_as_they_are_meant() -> None:
         Axis("ids", ("0,1", "2")),
         Axis("system", ("a 1-2",)),
     ]
-    with pytest.raises(InputError, match=r"2 problems: \(1\) .*; \(2\) "):
+    with pytest.raises(InputError, match=r"2 things are wrong: \(1\) .*; \(2\) "):
         parse_axes(["a=1", "b=1"])
 
 
@@ -400,3 +413,21 @@ def test_the_figure_draws_every_line_and_bars_where_places_have_no_order() -> No
     left, _ = sweep_figure("method", ["som", "sd"], {"MD": points}).axes
     assert [text.get_text() for text in left.get_xticklabels()] == ["som", "sd"]
     assert left.lines[0].get_linestyle() == "None"
+
+
+def test_a_run_tells_the_loader_all_that_it_takes() -> None:
+    """And so runs that may share a loaded model are told apart by all of it."""
+    taken = inspect.signature(load_model).parameters.keys() - {"name"}
+    assert model_arguments(Config()).keys() == taken
+    assert model_arguments(Config(date="2020-02-02"))["date"] == "2020-02-02"
+
+
+def test_points_of_other_weights_are_not_gone_on_with(command: Command, tmp_path: Path) -> None:
+    """The finished points load no model: their weights are compared once a further one does."""
+    place = ("--out", tmp_path / "runs")
+    model = save_tiny(tmp_path / "m" / "tiny", seed=0)
+    assert command("sweep", model, *FLAGS, *place, "--over", "k=1").code == 0
+    save_tiny(model, seed=1)
+    message = command.fails("sweep", model, *place, "--over", "k=1-2")
+    assert "was made with other weights" in message
+    assert not (tmp_path / "runs" / "tiny" / "sweep_k=2").exists()

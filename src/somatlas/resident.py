@@ -29,6 +29,7 @@ class Resident:
         if self._model is not None:
             alike = last.config.model == run.config.model
             if alike and model_arguments(last.config) == model_arguments(run.config):
+                run.check_model(self._model)
                 run.lm = self._model
             else:
                 self._model = None

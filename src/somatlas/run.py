@@ -51,7 +51,7 @@ class Run:
         lm = load_model(self.config.model, **model_arguments(self.config))
         for note in lm.notes:
             sys.stderr.write(f"{lm.name}: {note}\n")
-        self._check_model(lm)
+        self.check_model(lm)
         return lm
 
     @cached_property
@@ -99,10 +99,15 @@ class Run:
         """
         self._record(stage, {"settings": self.settings(stage), **facts})
 
-    def take_over(self, stage: Stage, source: str, seconds: float) -> None:
-        """Record a stage as done whose files another run's are, in so many seconds."""
-        record = {"settings": self.settings(stage), "taken_from": source}
-        self._record(stage, {**record, "seconds": round(seconds, 2)})
+    def take_over(self, stage: Stage, source: Run, seconds: float) -> None:
+        """Record a stage as done whose files another run's are, in so many seconds.
+
+        What that run recorded of the stage beside its settings and time stays with it; whose files
+        they are is `taken_from`.
+        """
+        own = {"settings": self.settings(stage), "seconds": round(seconds, 2)}
+        whose = {"taken_from": source.folder.name, **source.stages[stage]}
+        self._record(stage, {**whose, **own})
 
     def study_settings(self) -> dict[str, Any]:
         """What decides a search's trials: workers that share a study must agree on it."""
@@ -215,7 +220,7 @@ class Run:
         stored = lm.folder is not None and adapter_base(self.config.model) is None
         return weights_digest(lm.model) if stored else None
 
-    def _check_model(self, lm: LanguageModel) -> None:
+    def check_model(self, lm: LanguageModel) -> None:
         """Raise InputError where the model's weights have changed under its name."""
         was = self.stages.get("represent", {}).get("model", {}).get("weights")
         if was is not None and was != self._weights(lm):
@@ -243,6 +248,7 @@ def model_arguments(config: Config) -> dict[str, Any]:
         "site": config.site,
         "edit_head": config.tied_head == "paper",
         "thinking": None if config.thinking is None else config.thinking == "on",
+        "date": config.date,
         "trust_remote_code": config.trust_remote_code,
     }
 

@@ -44,14 +44,11 @@ def parse_axes(texts: Sequence[str]) -> list[Axis]:
 
 
 def raise_all(problems: Sequence[str], shown: int = 6) -> None:
-    """Raise one InputError with every problem, each once; nothing where there is none."""
+    """Raise one InputError with every problem once, the first of many; nothing where none is."""
     every = list(dict.fromkeys(problems))
-    if len(every) == 1:
-        raise InputError(every[0])
     if every:
-        listed = "; ".join(f"({n}) {problem}" for n, problem in enumerate(every[:shown], 1))
-        more = f"; and {len(every) - shown} more" if len(every) > shown else ""
-        raise InputError(f"{len(every)} problems: {listed}{more}")
+        more = [f"and {len(every) - shown} more"] if len(every) > shown else []
+        raise InputError(*every[:shown], *more)
 
 
 def combinations(axes: Sequence[Axis]) -> Iterator[dict[str, str]]:

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from somatlas.config import Stage
-from somatlas.errors import InputError
+from somatlas.errors import InputError, Problems
+from somatlas.preflight import check_inputs
 from somatlas.report.cost import cost_text
 from somatlas.report.page import write_report
 from somatlas.report.summary import summarise
 from somatlas.resident import Resident
-from somatlas.run import Run
+from somatlas.run import Run, model_arguments
 from somatlas.stages import WORK
-from somatlas.stages.search import check_storage
 from somatlas.sweep.axes import raise_all
 from somatlas.sweep.output import write_record, write_results
 from somatlas.sweep.plan import make_plan
 from somatlas.sweep.results import measured
 from somatlas.sweep.shared import take_over
 from somatlas.workers import SHARED, share
+
+# Settings that decide nothing of what `check_inputs` tries; a point's own plan has tried its grid.
+_UNTRIED = {"name", "seed", "draw", "k", "grid", "candidates", "trials", "mode"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def sweep(
     """
     plan = make_plan(over, layers, until)
     runs = [point.run for point in plan.points]
-    check_storage(runs[0])
     to_make = [run for run in runs if not _is_finished(run, plan.stages)]
+    _check_inputs(to_make, plan.stages)
     resident, rows, failed = Resident(), [], dict[str, str]()
     start, made = time.monotonic(), 0
     for number, point in enumerate(plan.points, start=1):
@@ -60,7 +63,7 @@ def sweep(
         else:
             say(f"{head}{_times(time.monotonic() - start, made, len(to_make))}")
             resident.lend(run)
-            _ = run.lm  # what cannot be loaded stops here, not at every point
+            _same_model(run, runs)  # what cannot be loaded stops here, not at every point
             try:
                 _make(run, plan.stages, runs)
             except InputError as error:
@@ -79,7 +82,29 @@ def sweep(
 
 
 def _is_finished(run: Run, stages: Sequence[Stage]) -> bool:
-    return run.path("evaluation.json").exists() and not any(map(run.is_asked_for, stages))
+    return run.path("evaluation.json").exists() and not any(map(run.would_do, stages))
+
+
+def _check_inputs(runs: Sequence[Run], stages: Sequence[Stage]) -> None:
+    """`check_inputs` of the points, once for those that differ in no file, name or place."""
+    problems, tried = Problems(), set[str]()
+    for run in runs:
+        told = repr(run.config.model_dump(exclude=_UNTRIED))
+        if told not in tried:
+            tried.add(told)
+            with problems.gathered():
+                check_inputs(run, stages)
+    raise_all(problems.found)
+
+
+def _same_model(run: Run, runs: Sequence[Run]) -> None:
+    """Load the run's model, and raise InputError where other points were made with other weights.
+
+    A finished point loads none itself.
+    """
+    for other in runs:
+        if model_arguments(other.config) == model_arguments(run.config):
+            other.check_model(run.lm)
 
 
 def _make(run: Run, stages: Sequence[Stage], others: Sequence[Run]) -> None:

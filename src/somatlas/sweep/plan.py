@@ -143,7 +143,7 @@ def _points(name: str, axes: Sequence[Axis], given: Mapping[str, Any]) -> list[P
             _check(point, read)
             points.append(point)
         except InputError as error:
-            problems.append(_told(str(error), values))
+            problems += [_told(problem, values) for problem in error.problems]
     raise_all(problems)
     return points
 
@@ -158,10 +158,7 @@ def _told(problem: str, values: Mapping[str, str]) -> str:
 def _check(point: Point, read: dict[str, PromptSet]) -> None:
     """Raise InputError for what would stop the point later, as far as it is known now."""
     run = point.run
-    config = run.config
-    if config.method == "sd" and config.k > 1 and config.ids is None:
-        raise InputError(f"k = {config.k} directions cannot be taken from method sd's one")
-    key = repr(config.settings_until("represent"))
+    key = repr(run.config.settings_until("represent"))
     if key in read:
         run.all_prompts = read[key]
     read[key] = run.all_prompts

@@ -14,9 +14,20 @@ from somatlas.run import Run
 
 # The files of the stages that points may share; map.png is drawn again by the search.
 _FILES: Mapping[Stage, tuple[str, ...]] = {
-    "represent": ("representations",),
+    "represent": ("representations", "inputs.json"),
     "layers": ("layers.json",),
-    "map": ("directions.safetensors", "single_direction.safetensors", "map.safetensors"),
+    "map": (
+        "directions.safetensors",
+        "single_direction.safetensors",
+        "map.safetensors",
+        "map.json",
+    ),
+}
+# Later settings that these files depend on as well: inputs.json says which prompts leave no room
+# for a reply, and methods other than the map make as many directions as there are candidates.
+_ALSO: Mapping[Stage, tuple[str, ...]] = {
+    "represent": ("search_tokens", "test_tokens", "test_prompts"),
+    "map": ("candidates",),
 }
 # These draw nothing: the seed decides them by the prompts' split alone, which prompts_sha256 shows.
 _SEEDLESS: tuple[Stage, ...] = ("represent", "layers")
@@ -39,8 +50,7 @@ def take_over(run: Run, stage: Stage, others: Iterable[Run]) -> bool:
             _link(path, run.path(str(path.relative_to(source.folder))))
     if stage == "layers":
         run.path("layers.part.json").unlink(missing_ok=True)
-    whose = source.stages[stage].get("taken_from", source.folder.name)
-    run.take_over(stage, whose, time.monotonic() - start)
+    run.take_over(stage, source, time.monotonic() - start)
     return True
 
 
@@ -51,8 +61,8 @@ def _has_made(other: Run, stage: Stage, run: Run) -> bool:
     was, now = other.stages[stage]["settings"], run.settings(stage)
     if any(was.get(name) != now.get(name) for name in {*was, *now} - free):
         return False
-    # Methods other than the map make as many directions as there are candidates.
-    return stage != "map" or other.config.candidates == run.config.candidates
+    also = _ALSO.get(stage, ())
+    return all(getattr(other.config, name) == getattr(run.config, name) for name in also)
 
 
 def _files(path: Path) -> list[Path]:
