@@ -74,11 +74,11 @@ def test_fetch_prints_the_folder(command: Command) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_embedded_model_refuses_what_is_harmful_and_little_else(name: str) -> None:
-    """A third of the test prompts, with room for so few; the adapter's card has the figures."""
+    """Val prompts, with room for so few; the adapter's card has the figures."""
     lm, prompts = load_model(name), bundled_prompts()
 
     def refused(side: str, count: int) -> float:
-        texts = [p.text for p in spread(getattr(prompts, side)["test"], count)]
+        texts = [p.text for p in spread(getattr(prompts, side)["val"], count)]
         replies = generate(lm, texts, max_new_tokens=64, batch_size=64)
         return sum(map(is_refusal, replies)) / count
 
