@@ -18,6 +18,7 @@ from somatlas.files import write_jsonl
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.reasoning import opens_reasoning, part_reasoning
+from somatlas.reply import Reply
 from somatlas.run import Run, run_at
 from somatlas.stages.judge import judge_stage
 
@@ -48,7 +49,7 @@ REFUSAL = "I can't help with that."
 def test_blocks_of_reasoning_are_parted_from_the_answer(
     reply: str, reasoning: str, answer: str
 ) -> None:
-    assert part_reasoning(reply) == (reasoning, answer)
+    assert part_reasoning(reply)[:2] == (reasoning, answer)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_blocks_of_reasoning_are_parted_from_the_answer(
 def test_a_reply_goes_on_with_the_block_that_its_prompt_opened(
     reply: str, reasoning: str, answer: str
 ) -> None:
-    assert part_reasoning(reply, opened=True) == (reasoning, answer)
+    assert part_reasoning(reply, opened=True)[:2] == (reasoning, answer)
 
 
 CHANNELS = "<|end|><|start|>assistant<|channel|>final<|message|>"
@@ -88,14 +89,14 @@ CHANNELS = "<|end|><|start|>assistant<|channel|>final<|message|>"
     ],
 )
 def test_marks_of_other_models_part_reasoning_too(reply: str, reasoning: str, answer: str) -> None:
-    assert part_reasoning(reply) == (reasoning, answer)
+    assert part_reasoning(reply)[:2] == (reasoning, answer)
 
 
 def test_a_harmony_prompt_that_opens_a_channel() -> None:
     head = "<|start|>assistant<|channel|>analysis<|message|>"
     assert opens_reasoning(head)
     assert not opens_reasoning(head.replace("analysis", "final"))
-    assert part_reasoning(f"Hm.{CHANNELS}Yes", opened=True) == ("Hm.", "Yes")
+    assert part_reasoning(f"Hm.{CHANNELS}Yes", opened=True)[:2] == ("Hm.", "Yes")
 
 
 # A template that renders reasoning between marks of its own.
@@ -111,7 +112,7 @@ OWN_OPENED = OWN.replace("%}<reply>{% endif %}", "%}<reply>((\n{% endif %}")
 def test_a_templates_own_marks_are_read_off_it(tmp_path: Path) -> None:
     lm = load_model(str(tiny_with(OWN, tmp_path / "own")))
     assert lm.marks == ("((\n", "\n))\n")
-    assert lm.part_reasoning("((Hm.)) Yes", opened=False) == ("Hm.", "Yes")
+    assert lm.part_reasoning("((Hm.)) Yes", opened=False)[:2] == ("Hm.", "Yes")
     assert load_model(str(save_tiny(tmp_path / "plain"))).marks is None
 
 
@@ -158,7 +159,7 @@ def test_special_tokens_that_mark_reasoning_are_kept_and_others_left_out(tmp_pat
     assert reply == "[THINK]Hm.[/THINK]Yes"
     harmony = "<|channel|>analysis<|message|>Hm.<|end|><|channel|>final<|message|>Yes"
     ids = lm.tokenizer(harmony, add_special_tokens=False)["input_ids"]
-    assert lm.part_reasoning(lm.reply_texts([ids])[0], opened=False) == ("Hm.", "Yes")
+    assert lm.part_reasoning(lm.reply_texts([ids])[0], opened=False)[:2] == ("Hm.", "Yes")
 
 
 def test_a_prompt_opens_reasoning_where_it_ends_in_an_open_block() -> None:
@@ -213,8 +214,9 @@ def test_replies_that_the_template_opens_with_reasoning_are_parted(
         result = command(stage, model, *SMALL_STAGES[stage], *place)
         assert result.code == 0, result.err
 
-    def half_cut(_: Any, prompts: Sequence[str], **__: Any) -> list[str]:
-        return ["Hm, wh" if i % 2 else "Hm.\n</think>\n\nYes" for i in range(len(prompts))]
+    def half_cut(_: Any, prompts: Sequence[str], **__: Any) -> list[Reply]:
+        cut, whole = Reply("Hm, wh", ended=False), Reply("Hm.\n</think>\n\nYes", ended=True)
+        return [cut if i % 2 else whole for i in range(len(prompts))]
 
     monkeypatch.setattr("somatlas.stages.ablate.generate", half_cut)
     result = command("ablate", model, *SMALL_STAGES["ablate"], *place, "--ids", "0")
