@@ -164,8 +164,8 @@ def test_topic_is_how_much_likelier_a_reply_is_after_its_own_prompt(tiny: Langua
         one.measures(prompts, [reply] * 3), prompts, strangers, strict=True
     ):
         assert found.surprise == pytest.approx(mean(prompt), rel=1e-4)
-        expected = sum(map(mean, others)) / 2 - mean(prompt)
-        assert found.topic == pytest.approx(expected, abs=1e-4)
+        expected = len(ids) * (sum(map(mean, others)) / 2 - mean(prompt))
+        assert found.topic == pytest.approx(expected, abs=1e-3)
 
 
 def test_each_threshold_decides_alone(tiny: LanguageModel) -> None:
@@ -180,6 +180,32 @@ def test_each_threshold_decides_alone(tiny: LanguageModel) -> None:
         assert check(tiny, thresholds).flaws(["p"], [reply]) == [verdict]
 
 
+def test_an_echo_of_the_request_is_no_answer(tiny: LanguageModel) -> None:
+    prompt = "Write a letter to the mayor about the bridge"
+    replies = [prompt, f"{prompt}.", "Dear mayor, the bridge is too narrow for a cart"]
+    found = check(tiny, LOOSE).flaws([prompt] * 3, replies)
+    assert found == [Verdict.OFF_TOPIC, Verdict.OFF_TOPIC, None]
+
+
+def test_a_short_answer_needs_less_evidence(tiny: LanguageModel) -> None:
+    one = check(tiny, LOOSE)
+    (found,) = one.measures(["p"], ["Up the hill"])
+    assert found.tokens == 11  # a token a letter
+    for per_token, verdict in ((-0.01, None), (0.01, Verdict.OFF_TOPIC)):
+        needed = 16 * (found.topic / found.tokens + per_token)
+        thresholds = Thresholds(0.5, 1e9, needed)
+        assert check(tiny, thresholds).flaws(["p"], ["Up the hill"]) == [verdict]
+
+
+def test_calibration_leaves_refusals_out(tiny: LanguageModel) -> None:
+    prompts = [f"Prompt {i}" for i in range(20)]
+    answers = [f"The answer number {i} has words of its own" for i in range(20)]
+    refusals = ["I can't help with that, ever, whatever you say"] * 10
+    mixed = CoherenceCheck.calibrated(tiny, prompts, [*refusals, *answers[10:]])
+    alone = mixed.measures(prompts[10:], answers[10:])
+    assert mixed.thresholds.max_surprise <= max(m.surprise_elsewhere for m in alone) + 1e-6
+
+
 def test_calibration_keeps_the_models_own_replies_and_a_ceiling_on_repetition(
     tiny: LanguageModel,
 ) -> None:
@@ -187,7 +213,7 @@ def test_calibration_keeps_the_models_own_replies_and_a_ceiling_on_repetition(
     replies = [f"The answer number {i} has words of its own, {i * i} of them" for i in range(40)]
     found = CoherenceCheck.calibrated(tiny, prompts, replies)
     passed = found.flaws(prompts, replies)
-    assert passed.count(None) >= 0.9 * len(passed)
+    assert passed.count(None) >= 0.85 * len(passed)
     assert not found.thresholds.capped
     assert check_from_record(tiny, found.record) == found
 

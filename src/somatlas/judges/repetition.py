@@ -1,4 +1,4 @@
-"""Loops in a reply's tokens: how much repeats, and what stands before the loop."""
+"""What a reply's tokens repeat: themselves, in a loop, or the prompt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ def repetition(token_ids: Sequence[int]) -> float:
     """Share of 4-grams that stand earlier in the sequence too: 0 all new, near 1 a loop."""
     first = _first_places(token_ids)
     return 1 - len(set(first)) / len(first) if first else 0.0
+
+
+def echo(token_ids: Sequence[int], prompt: Sequence[int]) -> float:
+    """Share of the 4-grams of a reply that stand in its prompt too; 0 where it has none."""
+    own, others = _grams(token_ids), set(_grams(prompt))
+    return sum(gram in others for gram in own) / len(own) if own else 0.0
 
 
 def before_loop(token_ids: Sequence[int]) -> int:
@@ -34,6 +40,9 @@ def before_loop(token_ids: Sequence[int]) -> int:
 
 def _first_places(token_ids: Sequence[int]) -> list[int]:
     """For each 4-gram of the sequence, the place where it stood first."""
-    grams = list(zip(*(token_ids[i:] for i in range(_NGRAM)), strict=False))
     seen: dict[tuple[int, ...], int] = {}
-    return [seen.setdefault(gram, i) for i, gram in enumerate(grams)]
+    return [seen.setdefault(gram, i) for i, gram in enumerate(_grams(token_ids))]
+
+
+def _grams(token_ids: Sequence[int]) -> list[tuple[int, ...]]:
+    return list(zip(*(token_ids[i:] for i in range(_NGRAM)), strict=False))
