@@ -228,7 +228,13 @@ ARCHITECTURES |= {
     "Hunyuan-V3": ("HYV3Config", {**_EXPERTS, **_HEADS, "num_experts": 4}),
     "HyperCLOVA X": ("HyperCLOVAXConfig", {}),
     "Jais2": ("Jais2Config", {}),
-    "Jamba": ("JambaConfig", {"num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8}),
+    "Jamba": (
+        "JambaConfig",
+        {
+            **{"num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8},
+            **{"attn_layer_period": 3, "attn_layer_offset": 1},
+        },
+    ),
     "JetMoE": (
         "JetMoeConfig",
         {"kv_channels": 8, "num_local_experts": 4, "num_key_value_heads": 2},
@@ -247,9 +253,18 @@ ARCHITECTURES |= {
     "Ministral3": ("Ministral3Config", _HEADS),
     "nanochat": ("NanoChatConfig", {}),
     "Solar-Open": ("SolarOpenConfig", {**_ROUTED, **_HEADS}),
-    "xLSTM": ("xLSTMConfig", {"num_heads": 4}),
+    "xLSTM": ("xLSTMConfig", {"hidden_size": 64, "num_heads": 4, "qk_dim_factor": 1.0}),
     "Youtu": ("YoutuConfig", _LATENT),
-    "Bailing-Hybrid": ("BailingHybridConfig", {**_LATENT, **_ROUTED, **_HEADS, **_DENSE_FIRST}),
+    "Bailing-Hybrid": (
+        "BailingHybridConfig",
+        {
+            **_LATENT,
+            **_ROUTED,
+            **_HEADS,
+            **_DENSE_FIRST,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        },
+    ),
     "Kolibri": ("Kolibri1Config", {**_EXPERTS, **_WINDOW, "num_experts": 4}),
     "Beam": ("BeamConfig", _HEADS),
     "Flint": ("FlintConfig", {**_EXPERTS, **_WINDOW, "num_experts": 4}),

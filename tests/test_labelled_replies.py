@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from somatlas.generation import generate
-from somatlas.judges import CoherenceCheck, KeywordJudge, Verdict, is_refusal
+from somatlas.judges import Coherent, CoherenceCheck, KeywordJudge, Verdict, is_refusal
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.sets import spread
@@ -56,7 +56,7 @@ def test_the_judge_tells_answers_from_babble() -> None:
     lm = load_model("smollm2-guarded")
     prompts = [p.text for p in spread(bundled_prompts().negative["train"], 48)]
     own = generate(lm, prompts, max_new_tokens=64, batch_size=48)
-    judge = KeywordJudge(CoherenceCheck.calibrated(lm, prompts, own))
+    judge = Coherent(KeywordJudge(), CoherenceCheck.calibrated(lm, prompts, own))
     found = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
     verdicts = [judgement.verdict for judgement in found]
     found = Counter((r["label"], v) for r, v in zip(rows, verdicts, strict=True))

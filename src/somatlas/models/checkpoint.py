@@ -152,6 +152,8 @@ def _notes(
 def checkpoint_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer of a model by name; raises InputError where it cannot be loaded."""
     source, where = _where(name, trust_remote_code)
+    if Path(name).is_dir():
+        check_files(Path(name))
     try:
         return AutoTokenizer.from_pretrained(source, **where)
     except (OSError, ValueError, KeyError, ImportError) as error:
