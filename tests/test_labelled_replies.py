@@ -51,7 +51,9 @@ def test_the_matcher_misjudges_at_most_one_reply_in_a_hundred() -> None:
 
 @pytest.mark.slow
 def test_the_judge_tells_answers_from_babble() -> None:
-    """On the replies of the embedded model, whose likelihood the coherence check uses."""
+    """On replies of an earlier embedded model, labelled before talk of something else was a verdict
+    of its own: an answer may be off topic here. The errors on all five verdicts are measured by
+    benchmarks/labelled.py on labels of the models as they are."""
     rows = [r for r in ROWS if r["model"] == "smollm2-guarded" and r["label"] != "refused"]
     lm = load_model("smollm2-guarded")
     prompts = [p.text for p in spread(bundled_prompts().negative["train"], 48)]
@@ -62,5 +64,5 @@ def test_the_judge_tells_answers_from_babble() -> None:
     found = Counter((r["label"], v) for r, v in zip(rows, verdicts, strict=True))
     babble = sum(r["label"] == "babble" for r in rows)
     answered = len(rows) - babble
-    assert found["babble", Verdict.INCOHERENT] >= 0.85 * babble
-    assert found["answered", Verdict.COMPLIED] >= 0.9 * answered
+    assert found["babble", Verdict.COMPLIED] <= 0.1 * babble
+    assert found["answered", Verdict.INCOHERENT] <= 0.15 * answered
