@@ -67,7 +67,7 @@ def test_every_architecture_generates_what_transformers_does(name: str) -> None:
 
 
 def test_most_architectures_share_the_head_of_their_prompts() -> None:
-    """Those that do not have recurrent mixers, whose state is no key-value cache, or, MPT, biases by
+    """Those that do not have recurrent mixers, whose state is no cache of keys, or, MPT, biases by
     a token's place in the row."""
     without = {name for name in ARCHITECTURES if not language_model(name).shares_head}
     assert without == {

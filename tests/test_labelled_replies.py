@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from somatlas.generation import generate
-from somatlas.judges import Coherent, CoherenceCheck, KeywordJudge, Verdict, is_refusal
+from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict, is_refusal
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.sets import spread
