@@ -58,10 +58,13 @@ class Surprise:
                 self._keep(part, [prompts[i] for i in rows])
             for i, loss in zip(rows, losses, strict=True):
                 result[i] = loss
-        for part, pairs in groups.values():
-            losses = self._after(part, [row for _, row in pairs], [replies[i] for i, _ in pairs])
-            for (i, _), loss in zip(pairs, losses, strict=True):
-                result[i] = loss
+        for part, known in groups.values():
+            for start in range(0, len(known), self.batch_size):  # one prompt may have many replies
+                pairs = known[start : start + self.batch_size]
+                rows = [row for _, row in pairs]
+                losses = self._after(part, rows, [replies[i] for i, _ in pairs])
+                for (i, _), loss in zip(pairs, losses, strict=True):
+                    result[i] = loss
         if again:  # prompts that are known by now
             losses = self([prompts[i] for i in again], [replies[i] for i in again], room)
             for i, loss in zip(again, losses, strict=True):
