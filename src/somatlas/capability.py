@@ -17,6 +17,7 @@ import torch
 from somatlas.errors import InputError
 from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
+from somatlas.probabilities import log_probabilities
 from somatlas.statistics import mean_interval, paired_difference
 
 _WINDOW = 256  # tokens of a perplexity window
@@ -91,7 +92,7 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
     for place in range(0, max(1, len(ids) - _WINDOW + 1), _WINDOW):
         window = [*head, *ids[place : place + _WINDOW]]
         tokens = torch.tensor([window], device=lm.model.device)
-        log_p = lm.model(input_ids=tokens, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        log_p = log_probabilities(lm.model(input_ids=tokens, use_cache=False).logits[0, :-1])
         losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).double().mean()))
     return losses
 
