@@ -60,10 +60,7 @@ def reply_measures(
     to one are no independent evidence.
     """
     ids = {
-        c: [
-            [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-            for texts in prompts
-        ]
+        c: [[lm.text_ids(text) for text in texts] for texts in prompts]
         for c, prompts in replies.items()
     }
 
@@ -83,7 +80,7 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
     A shorter rest counts only where it is all there is: windows have equal weight.
     Raises InputError where the text has fewer than 2 tokens.
     """
-    ids = list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = lm.text_ids(text)
     if len(ids) < 2:
         raise InputError("the perplexity text has fewer than 2 tokens")
     start = lm.tokenizer.bos_token_id
