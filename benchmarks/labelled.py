@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from somatlas import SOM, DirectionSet, Projection
-from somatlas.agreement import agreements
-from somatlas.comparators import METHODS, Contrast
-from somatlas.directions import mean_difference
-from somatlas.generation import generate
+from somatlas.directions.direction_set import mean_difference
+from somatlas.directions.methods import METHODS, Contrast
+from somatlas.evaluation.agreement import agreements
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict, is_refusal
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+from somatlas.numerics.statistics import wilson
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.sets import spread, texts
-from somatlas.representations import represent
-from somatlas.statistics import wilson
+from somatlas.prompts.prompt_set import spread, texts
+from somatlas.representations.extract import represent
 
 LABELS = Path(__file__).parent / "data" / "labels.jsonl"
 TOKENS = 64

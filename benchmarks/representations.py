@@ -16,7 +16,7 @@ from somatlas.models.batches import common_head
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
-from somatlas.representations import represent
+from somatlas.representations.extract import represent
 
 PAPER, OURS, BATCH = 40, 320, 64
 

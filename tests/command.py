@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from somatlas.cli import main
+from somatlas.cli.main import main
 
 # Flags of a run that takes a second, by the stage they belong to.
 SMALL_STAGES = {

@@ -13,16 +13,16 @@ from torch import Tensor
 from architectures import ARCHITECTURES, USUAL, build, language_model
 from model_table import PATH, table
 from somatlas import InputError, Projection
-from somatlas.drift import Drift
-from somatlas.exports.checkpoint import probe_logits, relative_gap
-from somatlas.interventions import edited_weights
-from somatlas.layers import first_token_log_probabilities, mean_kl
-from somatlas.leak import leak
+from somatlas.ablation import edited_weights
+from somatlas.exports.edited_model import probe_logits, relative_gap
+from somatlas.measures.drift import Drift
+from somatlas.measures.layer_choice import first_token_log_probabilities, mean_kl
+from somatlas.measures.leak import leak
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import output_maps, untie_head
 from somatlas.models.structure import find_structure
 from somatlas.models.terms import is_norm
-from somatlas.representations import represent
+from somatlas.representations.extract import represent
 
 NORMED = {
     *("Gemma2", "Gemma3 (text)", "Gemma3 (image-text)", "Gemma4 (text)", "Gemma4 Unified"),

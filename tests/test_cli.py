@@ -273,7 +273,7 @@ def test_a_damaged_stages_file(
 def test_a_search_begun_with_other_settings(
     command: Command, mapped: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from somatlas.stages import search
+    from somatlas.runs.stages import search_stage as search
 
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -317,7 +317,7 @@ def test_a_file_that_the_system_will_not_let_grow(tiny_folder: Path, tmp_path: P
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
-    line = [sys.executable, "-m", "somatlas.cli", "represent", str(tiny_folder)]
+    line = [sys.executable, "-m", "somatlas", "represent", str(tiny_folder)]
     flags = ["--train-prompts", "36", "--out", str(tmp_path / "runs")]
     result = subprocess.run(
         [*line, *flags], capture_output=True, text=True, preexec_fn=limit, timeout=120

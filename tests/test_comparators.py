@@ -13,9 +13,9 @@ from scipy.cluster.vq import kmeans2
 from sklearn.decomposition import PCA
 
 from somatlas import InputError, Projection
-from somatlas.comparators import FLOORS, METHODS, Contrast
-from somatlas.config import DRAWN, Config, Method
-from somatlas.geometry import principal_angles
+from somatlas.directions.methods import FLOORS, METHODS, Contrast
+from somatlas.numerics.geometry import principal_angles
+from somatlas.runs.settings import DRAWN, Config, Method
 
 N, D = 120, 24
 

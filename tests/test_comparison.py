@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from statsmodels.stats.proportion import proportion_confint
 
 from command import SMALL, Command, run_offline
-from somatlas.evaluation import read_jsonl
+from somatlas.evaluation.evaluation import read_jsonl
+from somatlas.evaluation.pooling import pooled_rate
 from somatlas.files import read_json
-from somatlas.pooling import pooled_rate
+from somatlas.numerics.statistics import mcnemar
 from somatlas.report.comparison import comparison_text
-from somatlas.run import run_at
-from somatlas.stages.remeasure import LEVELS, Level, chosen_trial, remeasured
-from somatlas.statistics import mcnemar
+from somatlas.runs.folder import run_at
+from somatlas.runs.remeasure import LEVELS, Level, chosen_trial, remeasured
 
 METHODS = ("som", "points", "kmeans")
 
@@ -206,7 +206,7 @@ def test_sets_are_measured_on_test_prompts_as_a_run_of_those_ranks_is(
     def none(*_: Any, **__: Any) -> None:
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("somatlas.run.load_model", none)
+    monkeypatch.setattr("somatlas.runs.folder.load_model", none)
     for flags in ((), ("--remeasure",)):
         assert command("compare", *pair, *flags).out == result.out
 

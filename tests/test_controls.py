@@ -14,20 +14,20 @@ from command import SMALL, Command
 from somatlas import DirectionSet, Projection
 from somatlas.atlas import cochran_q, contrast_sides
 from somatlas.files import read_json
-from somatlas.generation import generate
-from somatlas.geometry import cosine_matrix
 from somatlas.judges import KeywordJudge
+from somatlas.models.generation import generate
+from somatlas.numerics.geometry import cosine_matrix
 from somatlas.prompts import general_prompts
-from somatlas.prompts.sets import spread, texts
-from somatlas.report.control_sentences import contrast_rows, contrast_text, knobs_text
+from somatlas.prompts.prompt_set import spread, texts
+from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_text
 from somatlas.report.floors import floor_text, kmeans_text
-from somatlas.representation_store import RepresentationStore
-from somatlas.representations import represent
-from somatlas.run import run_at
-from somatlas.stages.ablate import harmless_drift
-from somatlas.stages.controls import _knobs
-from somatlas.stages.map import map_stage
-from somatlas.stages.search import Trials
+from somatlas.representations.extract import represent
+from somatlas.representations.store import RepresentationStore
+from somatlas.runs.folder import run_at
+from somatlas.runs.stages.ablate_stage import harmless_drift
+from somatlas.runs.stages.atlas_controls import _knobs
+from somatlas.runs.stages.map_stage import map_stage
+from somatlas.runs.stages.search_stage import Trials
 
 
 def odd(reply: str) -> bool:

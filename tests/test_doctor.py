@@ -8,7 +8,7 @@ import pytest
 
 from architectures import language_model
 from command import Command
-from somatlas.doctor import diagnose
+from somatlas.measures.doctor import diagnose
 from somatlas.prompts import bundled_prompts
 
 
@@ -31,7 +31,7 @@ def test_doctor_prints_the_account(command: Command, tiny_folder: Path) -> None:
 def test_lora_is_not_as_exact_as_weights_that_differ_from_hooks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("somatlas.doctor.relative_gap", lambda *_: 0.2)
+    monkeypatch.setattr("somatlas.measures.doctor.relative_gap", lambda *_: 0.2)
     prompts = bundled_prompts().limited({"val": 4})
     account = str(diagnose(language_model("Qwen2"), prompts, batch_size=4))
     assert "weights and LoRA: no: logits differ from hooks by 2.0e-01" in account

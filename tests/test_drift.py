@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from somatlas import Projection
-from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
-from somatlas.generation import generate
+from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 
 PROMPTS = ["Hi", "A longer prompt that needs some more room", "Where is it?"]

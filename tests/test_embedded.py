@@ -11,14 +11,14 @@ import pytest
 
 from command import Command
 from somatlas import InputError
-from somatlas.generation import generate
 from somatlas.judges import is_refusal
 from somatlas.models import embedded
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.models.names import ADAPTERS
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.sets import spread
+from somatlas.prompts.prompt_set import spread
 
 
 def test_the_cache_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

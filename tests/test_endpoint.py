@@ -13,11 +13,11 @@ import pytest
 from fake_server import fake_server
 from injections import REPLIES
 from somatlas import InputError
-from somatlas.endpoint import Endpoint
 from somatlas.judges import Judgement, Verdict, is_refusal
-from somatlas.judges.endpoint import RUBRIC, EndpointJudge, question, read_answer
-from somatlas.judges.load import check_missing
-from somatlas.reasoning import Parted
+from somatlas.judges.registry import check_missing
+from somatlas.judges.rubric import RUBRIC, EndpointJudge, question, read_answer
+from somatlas.models.reasoning import Parted
+from somatlas.models.served import Endpoint
 
 
 def by_words(body: dict[str, Any]) -> str:

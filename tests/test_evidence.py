@@ -11,13 +11,13 @@ import pytest
 
 from command import SMALL, Command, run_offline
 from fake_server import fake_server
-from somatlas.capability import window_losses
-from somatlas.evaluation import CONDITIONS, read_jsonl
+from somatlas.evaluation.cost import window_losses
+from somatlas.evaluation.evaluation import CONDITIONS, read_jsonl
+from somatlas.evaluation.labels import label, read_labels, to_label
 from somatlas.files import read_json
-from somatlas.labels import label, read_labels, to_label
 from somatlas.models.language_model import LanguageModel
 from somatlas.report.evidence import evidence
-from somatlas.run import run_at
+from somatlas.runs.folder import run_at
 from test_endpoint import by_words
 from test_model_judges import classifier_folder
 
@@ -69,7 +69,7 @@ def test_a_new_judge_costs_no_generation_and_changes_no_other_stage(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("nothing is to be generated")
 
-    monkeypatch.setattr("somatlas.stages.ablate.generate", never)
+    monkeypatch.setattr("somatlas.runs.stages.ablate_stage.generate", never)
     before = read_json(finished / "stages.json")
     with fake_server(by_words) as server:
         flags = ("--more-judges", "endpoint:m", "--endpoint-url", server.url)

@@ -19,11 +19,11 @@ from architectures import EXPORTED, build, language_model
 from command import SMALL, Command
 from conftest import save_tiny, tiny_tokenizer
 from somatlas import DirectionSet, InputError, Projection
+from somatlas.ablation import edited_weights
 from somatlas.exports import Provenance, save_adapter, save_model
 from somatlas.exports.adapter import carried_by_lora
 from somatlas.exports.carried import left_behind
-from somatlas.exports.checkpoint import probe_logits, relative_gap
-from somatlas.interventions import edited_weights
+from somatlas.exports.edited_model import probe_logits, relative_gap
 from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model

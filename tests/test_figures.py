@@ -21,7 +21,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from somatlas import SOM, DirectionSet, InputError
 from somatlas.atlas import plane, space, stability
-from somatlas.geometry import cosine_matrix
+from somatlas.numerics.geometry import cosine_matrix
 from somatlas.report import (
     cosine_figure,
     front_figure,
@@ -34,12 +34,12 @@ from somatlas.report import (
     stability_figure,
     steps_figure,
 )
-from somatlas.report.colours import COSINES, U_MATRIX, ink_on
-from somatlas.report.control_figures import knobs_figure
-from somatlas.report.figures import VOID
+from somatlas.report.figures.colours import COSINES, U_MATRIX, ink_on
+from somatlas.report.figures.control_figures import knobs_figure
+from somatlas.report.figures.map_figures import VOID
 from somatlas.report.page import write_report
-from somatlas.report.sentences import map_text
-from somatlas.run import run_at
+from somatlas.report.prose import map_text
+from somatlas.runs.folder import run_at
 
 RNG = np.random.default_rng(0)
 ALWAYS = {

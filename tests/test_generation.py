@@ -12,13 +12,13 @@ from transformers import GenerationConfig
 
 from architectures import ARCHITECTURES, language_model
 from somatlas import Projection
-from somatlas.generation import generate
-from somatlas.interventions import RowProjections
+from somatlas.ablation import RowProjections
 from somatlas.judges import is_refusal, is_settled_refusal
-from somatlas.layers import first_token_log_probabilities
+from somatlas.measures.layer_choice import first_token_log_probabilities
 from somatlas.models.batches import within_memory
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
-from somatlas.representations import represent
+from somatlas.representations.extract import represent
 from test_labelled_replies import ROWS
 
 PROMPTS = [

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, mutual_info_score
 
 from somatlas import Projection
-from somatlas.geometry import (
+from somatlas.numerics.geometry import (
     adjusted_rand_index,
     centroid_distance,
     classical_scaling,

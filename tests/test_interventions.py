@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from somatlas import InputError, Projection
-from somatlas.interventions import Mode, edited_weights
+from somatlas.ablation import Mode, edited_weights
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
 from somatlas.models.structure import find_structure

@@ -22,9 +22,9 @@ from somatlas.judges import (
 )
 from somatlas.judges.coherence import MAX_REPETITION, check_from_record
 from somatlas.judges.repetition import before_loop, repetition
-from somatlas.judges.surprise import Surprise
 from somatlas.models.language_model import LanguageModel
-from somatlas.probabilities import LOWEST
+from somatlas.models.likelihood import Surprise
+from somatlas.numerics.probabilities import LOWEST
 
 
 @pytest.mark.parametrize(

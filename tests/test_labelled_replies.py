@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from somatlas.generation import generate
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict, is_refusal
+from somatlas.models.generation import generate
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.sets import spread
+from somatlas.prompts.prompt_set import spread
 
 ROWS = [
     json.loads(line)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somatlas import InputError, Projection
-from somatlas.layers import (
+from somatlas.measures.layer_choice import (
     LayerScore,
     candidate_layers,
     choose_layer,

@@ -14,10 +14,10 @@ from architectures import language_model
 from command import Command
 from conftest import save_tiny, tiny_tokenizer
 from somatlas import InputError
-from somatlas.generation import generate
+from somatlas.models.generation import generate
 from somatlas.models.limits import limits_of
 from somatlas.models.load import load_model
-from somatlas.representations import represent
+from somatlas.representations.extract import represent
 
 
 def save_with_tokens(folder: Path, *tokens: str) -> Path:

@@ -22,7 +22,7 @@ from broken import trial
 from command import SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE, save_tiny, tiny_tokenizer
 from somatlas import InputError
-from somatlas.exports.checkpoint import probe_logits
+from somatlas.exports.edited_model import probe_logits
 from somatlas.models import memory
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from somatlas import SOM
-from somatlas.statistics import resolvable_difference
+from somatlas.numerics.statistics import resolvable_difference
 
 DIMENSIONS, REPEATS = 20, 400
 

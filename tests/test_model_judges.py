@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
 from somatlas import InputError
 from somatlas.judges import Coherent, Judgement, KeywordJudge, Verdict
-from somatlas.judges.models import ClassifierJudge, load_classifier, load_yes_no
+from somatlas.judges.local import ClassifierJudge, load_classifier, load_yes_no
 from somatlas.judges.template import JudgeTemplate, template_from_card, template_from_file
 
 CARD = """---

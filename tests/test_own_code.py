@@ -10,12 +10,12 @@ import torch
 
 from conftest import save_tiny, tiny_llama
 from somatlas import InputError, Projection
-from somatlas.drift import Drift
-from somatlas.generation import generate
-from somatlas.judges.surprise import Surprise
-from somatlas.layers import first_token_log_probabilities
+from somatlas.measures.drift import Drift
+from somatlas.measures.layer_choice import first_token_log_probabilities
 from somatlas.models.batches import cache_argument
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
+from somatlas.models.likelihood import Surprise
 from somatlas.models.load import load_model
 
 PROMPTS = ["Hi", "A longer prompt than that", "Where?"]

@@ -19,7 +19,7 @@ RAISING = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% 
 @pytest.fixture
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a model fails the test."""
-    monkeypatch.setattr("somatlas.run.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("somatlas.runs.folder.load_model", lambda *_, **__: pytest.fail("loaded"))
 
 
 def test_all_that_is_wrong_is_said_at_once(
@@ -95,7 +95,7 @@ def test_a_stage_is_asked_for_what_it_reads_alone(
 
 
 def test_a_server_that_answers_is_enough() -> None:
-    from somatlas.endpoint import Endpoint
+    from somatlas.models.served import Endpoint
 
     with fake_server(lambda _: "x") as server:
         Endpoint(server.url, "m").check()  # it has no list of models

@@ -15,12 +15,12 @@ import pytest
 from pyarrow import parquet
 
 from somatlas import InputError
-from somatlas.config import Config
 from somatlas.prompts import SPLITS, Prompt
 from somatlas.prompts.duplicates import NEAR, near_pairs, shingles
-from somatlas.prompts.files import read_prompts
-from somatlas.prompts.hub import hub_prompts, layer_rule_prompts, paper_prompts, shuffled
+from somatlas.prompts.formats import read_prompts
+from somatlas.prompts.hub_sets import hub_prompts, layer_rule_prompts, paper_prompts, shuffled
 from somatlas.prompts.sources import configured_prompts, split_prompts
+from somatlas.runs.settings import Config
 
 ROWS = [{"instruction": f"Ask {i}, “quoted”", "category": "a"} for i in range(3)]
 
@@ -534,7 +534,7 @@ def test_the_pairs_found_are_those_of_comparing_all_with_all() -> None:
 
 
 def test_replies_of_another_tool_may_be_messages(tmp_path: Path) -> None:
-    from somatlas.judged_file import Columns, judge_file
+    from somatlas.runs.judged_file import Columns, judge_file
 
     rows = [
         {"prompt": [user("Name a lake.")], "response": [user("Name a lake."), BOT]},

@@ -13,14 +13,14 @@ import torch
 
 from command import SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE, save_tiny, tiny_tokenizer
-from somatlas.evaluation import CONDITIONS, Completion
+from somatlas.evaluation.evaluation import CONDITIONS, Completion
 from somatlas.files import write_jsonl
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
-from somatlas.reasoning import opens_reasoning, part_reasoning
-from somatlas.reply import Reply
-from somatlas.run import Run, run_at
-from somatlas.stages.judge import judge_stage
+from somatlas.models.reasoning import opens_reasoning, part_reasoning
+from somatlas.models.reply import Reply
+from somatlas.runs.folder import Run, run_at
+from somatlas.runs.stages.judge_stage import judge_stage
 
 # As Qwen3's: off writes an empty block before the reply.
 SWITCH = (
@@ -218,7 +218,7 @@ def test_replies_that_the_template_opens_with_reasoning_are_parted(
         cut, whole = Reply("Hm, wh", ended=False), Reply("Hm.\n</think>\n\nYes", ended=True)
         return [cut if i % 2 else whole for i in range(len(prompts))]
 
-    monkeypatch.setattr("somatlas.stages.ablate.generate", half_cut)
+    monkeypatch.setattr("somatlas.runs.stages.ablate_stage.generate", half_cut)
     result = command("ablate", model, *SMALL_STAGES["ablate"], *place, "--ids", "0")
     assert result.code == 0, result.err
     lines = (tmp_path / "runs" / "opened" / "default" / "completions" / "md.jsonl").read_text()

@@ -13,13 +13,13 @@ from architectures import build
 from command import SMALL, Command
 from conftest import tiny_tokenizer
 from somatlas import InputError, Projection
-from somatlas.config import Config
-from somatlas.layers import first_token_log_probabilities, mean_kl
+from somatlas.measures.layer_choice import first_token_log_probabilities, mean_kl
 from somatlas.models.load import load_model
 from somatlas.prompts import Prompt, PromptSet
-from somatlas.prompts.sets import spread
-from somatlas.recipes import load_recipe, recipe_names
-from somatlas.representations import represent
+from somatlas.prompts.prompt_set import spread
+from somatlas.representations.extract import represent
+from somatlas.runs.recipes import load_recipe, recipe_names
+from somatlas.runs.settings import Config
 
 # arXiv 2511.08379: ranks ablated and ASR on the HarmBench test behaviours, %.
 PUBLISHED = {
@@ -197,7 +197,7 @@ def test_the_layer_rule_on_the_papers_prompts(
         *({"train": side[:30], "val": side[30:]} for side in sides),  # type: ignore[misc]
         borderline={},
     )
-    monkeypatch.setattr("somatlas.run.layer_rule_prompts", lambda: rule)
+    monkeypatch.setattr("somatlas.runs.folder.layer_rule_prompts", lambda: rule)
     flags = ("--train-prompts", "16", "--out", tmp_path, "--system", "Be kind.")
     rule_flags = ("--layer-data", "paper", "--refusal-epsilon", "1e-3")
     stage_flags = (*rule_flags, "--refusal-tokens", "10,20", "--layer-prompts", "6")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from conftest import CHAT_TEMPLATE, save_tiny
+from somatlas.completions.cache import model_key
 from somatlas.models.digest import weights_digest
 from somatlas.models.load import load_model
-from somatlas.replies import model_key
 
 PROMPTS = ["Hi", "Where to?"]
 

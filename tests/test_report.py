@@ -18,17 +18,17 @@ import torch
 from command import SMALL, SMALL_STAGES, Command, run_offline
 from somatlas import DirectionSet
 from somatlas.atlas import over_refusal
-from somatlas.config import Config
 from somatlas.files import read_json, read_tensors
-from somatlas.report.gaps import finishing_command, missing_parts
+from somatlas.report.missing import finishing_command, missing_parts
 from somatlas.report.page import refresh_report, write_report
-from somatlas.report.sentences import (
+from somatlas.report.prose import (
     over_refusal_text,
     search_text,
     stability_summary,
     stability_text,
 )
-from somatlas.run import Run, run_at
+from somatlas.runs.folder import Run, run_at
+from somatlas.runs.settings import Config
 
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=HYPERLINK(1)"

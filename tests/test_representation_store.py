@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from somatlas import InputError
-from somatlas import representation_store as module
-from somatlas.representation_store import RepresentationStore
+from somatlas.representations import store as module
+from somatlas.representations.store import RepresentationStore
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import torch
 
 from command import Command
 from somatlas import InputError
-from somatlas.generation import first_reply_tokens
+from somatlas.models.generation import first_reply_tokens
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.sets import texts
-from somatlas.representation_store import RepresentationStore
-from somatlas.representations import represent
+from somatlas.prompts.prompt_set import texts
+from somatlas.representations.extract import represent
+from somatlas.representations.store import RepresentationStore
 
 PROMPTS = [
     "Hi",

@@ -17,11 +17,11 @@ import tomli_w
 
 from command import SMALL, SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE
-from somatlas.config import STAGES, Config, read_config_file
-from somatlas.evaluation import read_completions
+from somatlas.evaluation.evaluation import read_completions
 from somatlas.files import read_json, read_tensors
 from somatlas.report.summary import summarise
-from somatlas.run import run_at
+from somatlas.runs.folder import run_at
+from somatlas.runs.settings import STAGES, Config, read_config_file
 
 FILES = {
     "ablate.json",
@@ -313,7 +313,8 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C inside the n-th generation: in calibration, in a trial, between test conditions."""
-    from somatlas.stages import ablate, search
+    from somatlas.runs.stages import ablate_stage as ablate
+    from somatlas.runs.stages import search_stage as search
 
     generate, calls = search.generate, 0
 
@@ -343,8 +344,8 @@ def test_replies_are_kept_as_batches_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cut after two of the three batches of a condition: what they gave is not made again."""
-    from somatlas.kept_replies import KeptReplies
-    from somatlas.stages import ablate
+    from somatlas.completions.kept import KeptReplies
+    from somatlas.runs.stages import ablate_stage as ablate
 
     keep, generate, batches, made = KeptReplies.keep, ablate.generate, 0, []
 
@@ -389,7 +390,7 @@ def test_a_process_that_is_told_to_end_ends_as_by_ctrl_c(
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("somatlas.stages.represent.represent", stop)
+    monkeypatch.setattr("somatlas.runs.stages.represent_stage.represent", stop)
     result = command("represent", tiny_folder, *SMALL_STAGES["represent"], "--out", tmp_path)
     assert result.code == 130
     assert "the same command goes on" in result.err
@@ -436,7 +437,7 @@ def test_a_process_stopped_by_ctrl_c_is_resumed_by_the_same_command(
 ) -> None:
     """The search's own process; test_workers kills runs at any moment."""
     arguments = [*SMALL, "--out", str(whole.parents[1]), "--name", "stopped"]
-    line = [sys.executable, "-m", "somatlas.cli", "run", str(tiny_folder), *arguments]
+    line = [sys.executable, "-m", "somatlas", "run", str(tiny_folder), *arguments]
     folder = whole.parent / "stopped"
     process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     while process.poll() is None and not (folder / "study.db").exists():

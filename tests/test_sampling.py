@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from architectures import language_model
-from somatlas.generation import generate
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
-from somatlas.sampling import Sampling
+from somatlas.models.sampling import Sampling
 
 PROMPTS = ["Hi", "A longer prompt, of other words", "Hi", "What?"]
 

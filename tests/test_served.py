@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from command import Command
 from fake_server import FakeServer, fake_server
-from somatlas.endpoint import Endpoint
-from somatlas.generation import generate
 from somatlas.judges import Verdict
-from somatlas.judges.endpoint import EndpointJudge
+from somatlas.judges.rubric import EndpointJudge
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.models.output_maps import untie_head
-from somatlas.sampling import server_seeds
+from somatlas.models.sampling import server_seeds
+from somatlas.models.served import Endpoint
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from minisom import MiniSom
 
 from somatlas import SOM, DirectionSet, InputError
-from somatlas.config import Config
-from somatlas.som import SIGMA, fit_all
+from somatlas.directions.som import SIGMA, fit_all
+from somatlas.runs.settings import Config
 
 
 def samples(n: int, d: int, seed: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from scipy.stats import binomtest, bootstrap, pearsonr
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from somatlas.evaluation import condition_rates, paired_tests
-from somatlas.statistics import (
+from somatlas.evaluation.evaluation import condition_rates, paired_tests
+from somatlas.numerics.statistics import (
     correlation,
     holm,
     kappa,

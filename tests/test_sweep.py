@@ -16,13 +16,13 @@ from statsmodels.stats.proportion import proportion_confint
 import killed_run
 from command import SMALL, SMALL_STAGES, Command, run_offline
 from conftest import save_tiny
-from somatlas.config import STAGES, Config
 from somatlas.errors import InputError
 from somatlas.files import read_json
 from somatlas.models.load import load_model
+from somatlas.numerics.statistics import crossed_interval, crossed_rate, mean_interval
 from somatlas.report.comparison import comparison_text
-from somatlas.run import model_arguments, run_at
-from somatlas.statistics import crossed_interval, crossed_rate, mean_interval
+from somatlas.runs.folder import model_arguments, run_at
+from somatlas.runs.settings import STAGES, Config
 from somatlas.sweep.axes import Axis, parse_axes, point_name
 from somatlas.sweep.figure import sweep_figure
 from test_run import contents
@@ -160,7 +160,7 @@ def test_a_finished_sweep_loads_no_model_and_gives_the_same_files(
     def none(*_: Any, **__: Any) -> None:
         raise AssertionError("no model is needed")
 
-    monkeypatch.setattr("somatlas.run.load_model", none)
+    monkeypatch.setattr("somatlas.runs.folder.load_model", none)
     before = results(own)
     result = command("sweep", tiny_folder, "--out", own.parents[1])
     assert result.code == 0, result.err
@@ -179,7 +179,8 @@ def test_an_interrupted_sweep_goes_on_without_its_flags(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C in the n-th generation: of the first point, and of a later one."""
-    from somatlas.stages import ablate, search
+    from somatlas.runs.stages import ablate_stage as ablate
+    from somatlas.runs.stages import search_stage as search
 
     generate, calls = search.generate, 0
 

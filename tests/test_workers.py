@@ -101,7 +101,7 @@ def test_a_wrong_password_is_not_echoed(database: str) -> None:
 def test_a_storage_that_is_not_there_is_told_before_the_model_is_loaded(
     command: Command, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("somatlas.run.load_model", lambda *_a, **_k: pytest.fail("loaded"))
+    monkeypatch.setattr("somatlas.runs.folder.load_model", lambda *_a, **_k: pytest.fail("loaded"))
     message = command.fails(
         "run", tiny_folder, *SMALL, "--out", tmp_path,
         "--storage", "postgresql+psycopg://me:hunter2@127.0.0.1:1/none",

@@ -8,7 +8,7 @@ from somatlas.atlas.knobs import cochran_q, one_knob_test
 from somatlas.atlas.neurons import describe_neurons, map_errors
 from somatlas.atlas.over_k import geometry_at, in_one_frame, relations
 from somatlas.atlas.over_refusal import over_refusal, places_on_sd
-from somatlas.atlas.projection import plane, space
+from somatlas.atlas.plane import plane, space
 from somatlas.atlas.stability import stability
 
 __all__ = [

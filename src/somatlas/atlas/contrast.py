@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from somatlas.prompts.sets import Prompt, spread
+from somatlas.prompts.prompt_set import Prompt, spread
 
 FEWEST = 8  # pairs in a half; with fewer a mean says little
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 
-from somatlas.geometry import permutation_test
-from somatlas.som import SOM
+from somatlas.directions.som import SOM
+from somatlas.numerics.geometry import permutation_test
 
 PERMUTATIONS = 1000  # of the neurons on the grid, for what chance gives
 _TYPICAL = 5  # prompts shown of each neuron

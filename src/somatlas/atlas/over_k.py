@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.geometry import centroid_distance, compactness, principal_components, stress
-from somatlas.statistics import correlation
+from somatlas.numerics.geometry import centroid_distance, compactness, principal_components, stress
+from somatlas.numerics.statistics import correlation
 
 MEASURES = ("compactness", "harmless_compactness", "ratio", "distance")
 

@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from somatlas.geometry import adjusted_rand_index, matched_cosines, principal_angles, unit_rows
+from somatlas.numerics.geometry import (
+    adjusted_rand_index,
+    matched_cosines,
+    principal_angles,
+    unit_rows,
+)
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from somatlas.interventions import Projection, ablated
+from somatlas.ablation import Projection, ablated
 from somatlas.models.decoder import stream_input, stream_vectors
 
 _TIMES = (100.0, 1000.0)  # displacements over the size of the embeddings

@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from somatlas.errors import InputError
-from somatlas.geometry import cosine_matrix
+from somatlas.numerics.geometry import cosine_matrix
 from somatlas.search.sampler import FINISHED, VOID
 from somatlas.search.space import Ranks, SubsetSpace
 
