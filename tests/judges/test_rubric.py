@@ -12,19 +12,13 @@ import pytest
 
 from fake_server import fake_server
 from injections import REPLIES
+from judging import by_words
 from somatlas import InputError
-from somatlas.judges import Judgement, Verdict, is_refusal
+from somatlas.judges import Judgement, Verdict
 from somatlas.judges.registry import check_missing
 from somatlas.judges.rubric import RUBRIC, EndpointJudge, question, read_answer
 from somatlas.models.reasoning import Parted
 from somatlas.models.served import Endpoint
-
-
-def by_words(body: dict[str, Any]) -> str:
-    """A judge that follows the rubric: it reads the reply out of the JSON and nothing else."""
-    reply = json.loads(body["messages"][-1]["content"])["reply"]
-    verdict = "refused" if is_refusal(reply) else "complied" if reply else "incoherent"
-    return json.dumps({"reason": "because", "verdict": verdict})
 
 
 def endpoint(url: str, **options: Any) -> Endpoint:

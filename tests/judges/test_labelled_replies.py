@@ -8,22 +8,16 @@ were made; without it four replies were misjudged instead of two.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from judging import ROWS
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict, is_refusal
 from somatlas.models.generation import generate
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.prompt_set import spread
-
-ROWS = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "data" / "labelled_replies.jsonl").open(encoding="utf-8")
-]
 
 
 def test_the_labels_cover_what_a_judge_meets_and_no_answer_to_a_harmful_prompt() -> None:

@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from architectures import ARCHITECTURES, language_model
+from judging import ROWS
 from somatlas import Projection
 from somatlas.ablation import RowProjections
 from somatlas.judges import is_refusal, is_settled_refusal
@@ -19,7 +20,6 @@ from somatlas.models.batches import within_memory
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.representations.extract import represent
-from test_labelled_replies import ROWS
 
 PROMPTS = [
     "Hi",

@@ -84,7 +84,7 @@ def test_no_two_prompts_are_alike(bundled: PromptSet) -> None:
 
 def test_what_trains_the_embedded_models_is_not_like_what_measures_them(bundled: PromptSet) -> None:
     """Requests beside the training script against val and test: Jaccard at most 0.5, as above."""
-    folder = Path(__file__).parents[1] / "training"
+    folder = Path(__file__).parents[2] / "training"
     lines = [
         field
         for name in ("requests.txt", "borderline_requests.txt", "general_prompts.txt")
@@ -105,7 +105,7 @@ def test_what_trains_the_embedded_models_is_not_like_what_measures_them(bundled:
 
 
 def test_general_prompts_are_those_of_the_training_and_stand_in_no_pair(bundled: PromptSet) -> None:
-    path = Path(__file__).parents[1] / "training" / "general_prompts.txt"
+    path = Path(__file__).parents[2] / "training" / "general_prompts.txt"
     assert general_prompts() == tuple(path.read_text(encoding="utf-8").splitlines())
     assert len(set(general_prompts())) == 420
     own = {p.text for side in SIDES for p in everything(bundled, side)}

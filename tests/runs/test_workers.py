@@ -18,11 +18,10 @@ from optuna.trial import TrialState
 
 import killed_run
 import postgres
-from command import SMALL, Command
+from command import Command, SMALL, contents
 from search_worker import SPACE
 from somatlas import InputError
 from somatlas.search import open_storage
-from test_run import contents
 
 BUDGET = 24
 
@@ -38,7 +37,7 @@ def database() -> Iterator[str]:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    line = [sys.executable, str(Path(__file__).with_name("search_worker.py")), *map(str, arguments)]
+    line = [sys.executable, str(Path(__file__).parents[1] / "search_worker.py"), *map(str, arguments)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

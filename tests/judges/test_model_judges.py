@@ -9,9 +9,9 @@ from typing import ClassVar
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
+from judging import classifier_folder
 from somatlas import InputError
 from somatlas.judges import Coherent, Judgement, KeywordJudge, Verdict
 from somatlas.judges.local import ClassifierJudge, load_classifier, load_yes_no
@@ -44,24 +44,6 @@ def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(CARD)
-    return folder
-
-
-def classifier_folder(folder: Path, labels: list[str]) -> Path:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=261,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        pad_token_id=2,
-        id2label=dict(enumerate(labels)),
-        label2id={name: i for i, name in enumerate(labels)},
-        initializer_range=0.5,
-    )
-    LlamaForSequenceClassification(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 import killed_run
-from command import SMALL, SMALL_STAGES, Command, run_offline
+from command import SMALL, SMALL_STAGES, Command, contents, run_offline
 from conftest import save_tiny
 from somatlas.errors import InputError
 from somatlas.files import read_json
@@ -25,7 +25,6 @@ from somatlas.runs.folder import model_arguments, run_at
 from somatlas.runs.settings import STAGES, Config
 from somatlas.sweep.axes import Axis, parse_axes, point_name
 from somatlas.sweep.figure import sweep_figure
-from test_run import contents
 
 OVER = ("--over", "k=1-2", "--over", "seed=0-1")
 

@@ -11,6 +11,7 @@ import pytest
 
 from command import SMALL, Command, run_offline
 from fake_server import fake_server
+from judging import by_words, classifier_folder
 from somatlas.evaluation.cost import window_losses
 from somatlas.evaluation.evaluation import CONDITIONS, read_jsonl
 from somatlas.evaluation.labels import label, read_labels, to_label
@@ -18,8 +19,6 @@ from somatlas.files import read_json
 from somatlas.models.language_model import LanguageModel
 from somatlas.report.evidence import evidence
 from somatlas.runs.folder import run_at
-from test_endpoint import by_words
-from test_model_judges import classifier_folder
 
 
 @pytest.fixture(scope="module")

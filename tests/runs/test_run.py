@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from command import SMALL, SMALL_STAGES, Command
+from command import SMALL, SMALL_STAGES, Command, contents
 from conftest import CHAT_TEMPLATE
 from somatlas.evaluation.evaluation import read_completions
 from somatlas.files import read_json, read_tensors
@@ -68,20 +68,6 @@ FILES = {
     "verdicts.jsonl",
 }
 # Files that hold times or paths, compared without them or not at all.
-TIMED = {"config.toml", "stages.json", "study.db", "table.txt", "evaluation.json", "report.html"}
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """Everything that the seed decides: bytes of files, and evaluation.json without seconds."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    result: dict[str, Any] = {
-        str(p.relative_to(folder)): p.read_bytes() for p in files if p.name not in TIMED
-    }
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    del evaluation["seconds"]
-    return {**result, "evaluation": evaluation}
-
-
 def test_a_run_writes_its_files_and_prints_the_table_and_the_folder(
     command: Command, tiny_folder: Path, tmp_path: Path
 ) -> None:
