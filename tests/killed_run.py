@@ -8,7 +8,7 @@ import sys
 import matplotlib.pyplot  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import somatlas.runs.stages  # noqa: F401
+import somatlas.runs.pipeline  # noqa: F401
 from somatlas.cli.main import main as command
 
 

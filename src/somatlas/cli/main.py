@@ -78,9 +78,9 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     from somatlas.report.page import refresh_report, write_report
     from somatlas.report.summary import summarise
     from somatlas.runs.folder import open_run
+    from somatlas.runs.pipeline import WORK
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.run_exports import EXPORTS, check_exports, save_exports
-    from somatlas.runs.stages import WORK
     from somatlas.runs.workers import SHARED, share
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
