@@ -16,7 +16,7 @@ from somatlas import DirectionSet
 from somatlas.runs.folder import Run
 from somatlas.runs.settings import Config
 from somatlas.runs.stages.search_stage import Trials
-from somatlas.search import (
+from somatlas.searches import (
     Ranks,
     SubsetSampler,
     SubsetSpace,

@@ -22,7 +22,7 @@ from somatlas.progress import progress
 from somatlas.runs.folder import Run
 from somatlas.runs.settings import Config
 from somatlas.runs.stages.search_stage import Trials
-from somatlas.search import SubsetSpace
+from somatlas.searches import SubsetSpace
 
 PATH = Path(__file__).parent / "data" / "subsets.json"
 PROMPTS, TOKENS = 41, 24

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.spatial.distance import pdist, squareform
 
 from somatlas import SOM, DirectionSet, InputError
-from somatlas.atlas import plane, space, stability
+from somatlas.atlases import plane, space, stability
 from somatlas.numerics.geometry import cosine_matrix
 from somatlas.report import (
     cosine_figure,

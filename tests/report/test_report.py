@@ -17,7 +17,7 @@ import torch
 
 from command import SMALL, SMALL_STAGES, Command, run_offline
 from somatlas import DirectionSet
-from somatlas.atlas import over_refusal
+from somatlas.atlases import over_refusal
 from somatlas.files import read_json, read_tensors
 from somatlas.report.missing import finishing_command, missing_parts
 from somatlas.report.page import refresh_report, write_report

@@ -21,7 +21,7 @@ import postgres
 from command import Command, SMALL, contents
 from search_worker import SPACE
 from somatlas import InputError
-from somatlas.search import open_storage
+from somatlas.searches import open_storage
 
 BUDGET = 24
 

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class MapFile:
     """The map of m neurons: coordinates (m, 2), u_matrix (m,), hits (m,), the neuron of each rank
-    (r,), and how well it fits (`somatlas.atlas.map_errors`), None where that was not measured."""
+    (r,), and how well it fits (`somatlas.atlases.map_errors`), None where that was not measured."""
 
     coordinates: NDArray[np.float64]
     u_matrix: NDArray[np.float64]

@@ -141,8 +141,8 @@ def stability_figure(
 ) -> Figure:
     """How alike the directions of two repeats are, a row a method, mean and 90 % range.
 
-    stability : by method, what `somatlas.atlas.stability` returns. floors : methods whose rows are
-    marked as learning nothing.
+    stability : by method, what `somatlas.atlases.stability` returns. floors : methods whose rows
+    are marked as learning nothing.
     """
     names, unlearned = list(stability), set(floors)
     figure = new_figure(WIDTH, 1.2 + 0.34 * len(names))

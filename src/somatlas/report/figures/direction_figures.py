@@ -23,7 +23,7 @@ def plane_figure(
     """Representations on two principal components, with arrows from the harmless mean: the mean
     difference (SD) to the harmful mean, and every direction (MD) to its neuron, SD among them.
 
-    plane : what `somatlas.atlas.plane` makes of arrays. chosen : ranks whose arrows are heavy.
+    plane : what `somatlas.atlases.plane` makes of arrays. chosen : ranks whose arrows are heavy.
     corners : what is written into the corner of panel "sd" and "md", such as their ASR.
     """
     heavy = {int(rank) for rank in chosen}

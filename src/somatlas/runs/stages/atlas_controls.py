@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from somatlas.atlas import cochran_q, contrast_sides, one_knob_test
-from somatlas.atlas.contrast import Side
+from somatlas.atlases import cochran_q, contrast_sides, one_knob_test
+from somatlas.atlases.contrast import Side
 from somatlas.directions.methods import Contrast
 from somatlas.directions.direction_set import DirectionSet, mean_difference
 from somatlas.measures.drift import Drift

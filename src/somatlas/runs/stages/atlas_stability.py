@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from somatlas.atlas import stability
-from somatlas.atlas.stability import Method
+from somatlas.atlases import stability
+from somatlas.atlases.stability import Method
 from somatlas.directions.methods import FLOORS, METHODS, Contrast
 from somatlas.directions.direction_set import DirectionSet, mean_difference
 from somatlas.progress import progress

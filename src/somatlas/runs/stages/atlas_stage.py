@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from somatlas.atlas import (
+from somatlas.atlases import (
     describe_neurons,
     geometry_at,
     in_one_frame,
@@ -19,7 +19,7 @@ from somatlas.atlas import (
     relations,
     space,
 )
-from somatlas.atlas.neurons import category_information
+from somatlas.atlases.neurons import category_information
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.measures.drift import Drift
 from somatlas.errors import InputError

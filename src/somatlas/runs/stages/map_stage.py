@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from somatlas.atlas import map_errors
+from somatlas.atlases import map_errors
 from somatlas.directions.methods import METHODS, Contrast
 from somatlas.runs.settings import Config
 from somatlas.directions.direction_set import DirectionSet, mean_difference

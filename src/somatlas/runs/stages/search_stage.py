@@ -23,7 +23,7 @@ from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.prompt_set import spread, texts
 from somatlas.runs.folder import Run
-from somatlas.search import (
+from somatlas.searches import (
     Outcome,
     Ranks,
     SubsetSampler,
@@ -38,8 +38,8 @@ from somatlas.search import (
     storage_url,
     within,
 )
-from somatlas.search.study import agree_on_directions, without_password
-from somatlas.search.watch import RefusalWatch
+from somatlas.searches.study import agree_on_directions, without_password
+from somatlas.searches.watch import RefusalWatch
 from somatlas.runs.stages.answer_check import coherence_check
 from somatlas.runs.stages.map_stage import draw_map
 
@@ -112,7 +112,7 @@ def search_prompts(run: Run) -> tuple[list[Prompt], list[Prompt]]:
 
 
 class Trials:
-    """Evaluates sets of ranks on the resident model (`somatlas.search.loop.Evaluate`)."""
+    """Evaluates sets of ranks on the resident model (`somatlas.searches.loop.Evaluate`)."""
 
     def __init__(self, run: Run, directions: DirectionSet) -> None:
         self.config, self.lm = run.config, run.lm

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
 from somatlas import SOM
-from somatlas.atlas import (
+from somatlas.atlases import (
     describe_neurons,
     geometry_at,
     in_one_frame,
@@ -23,7 +23,7 @@ from somatlas.atlas import (
     space,
     stability,
 )
-from somatlas.atlas.neurons import category_information
+from somatlas.atlases.neurons import category_information
 
 RNG = np.random.default_rng(0)
 

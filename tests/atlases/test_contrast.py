@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from somatlas.atlas.contrast import FEWEST, contrast_sides
+from somatlas.atlases.contrast import FEWEST, contrast_sides
 from somatlas.prompts import Prompt, bundled_prompts
 
 

@@ -12,7 +12,7 @@ import torch
 
 from command import SMALL, Command
 from somatlas import DirectionSet, Projection
-from somatlas.atlas import cochran_q, contrast_sides
+from somatlas.atlases import cochran_q, contrast_sides
 from somatlas.files import read_json
 from somatlas.judges import KeywordJudge
 from somatlas.models.generation import generate

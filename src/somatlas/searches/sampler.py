@@ -1,7 +1,7 @@
 """Which set of ranks to try next: an Optuna sampler that never proposes a point twice.
 
 Sets: random ones first, then the one of highest expected improvement under a Gaussian process
-(`somatlas.search.surrogate`). Ordered tuples, as the paper's code searches them: Optuna's
+(`somatlas.searches.surrogate`). Ordered tuples, as the paper's code searches them: Optuna's
 tree-structured Parzen estimator, multivariate and grouped.
 """
 
@@ -20,8 +20,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from somatlas.search.space import Ranks, SubsetSpace
-from somatlas.search.surrogate import Surrogate, expected_improvement, span_features
+from somatlas.searches.space import Ranks, SubsetSpace
+from somatlas.searches.surrogate import Surrogate, expected_improvement, span_features
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 STARTUP = 8  # trials drawn at random before the surrogate is asked

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import cochrans_q
 
-from somatlas.atlas.knobs import _trade, cochran_q, discordance, one_knob_test
+from somatlas.atlases.knobs import _trade, cochran_q, discordance, one_knob_test
 
 CELLS, PROMPTS = 16, 32
 

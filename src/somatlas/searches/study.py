@@ -33,8 +33,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from somatlas.errors import InputError
 from somatlas.numerics.geometry import cosine_matrix
-from somatlas.search.sampler import FINISHED, VOID
-from somatlas.search.space import Ranks, SubsetSpace
+from somatlas.searches.sampler import FINISHED, VOID
+from somatlas.searches.space import Ranks, SubsetSpace
 
 HEARTBEAT_S, GRACE_S = 10, 60
 _NAMELESS_S = 20.0  # a claim names its worker within a second or two

@@ -3,13 +3,13 @@
 Plain arrays in, plain dictionaries of numbers out, as they stand in a run's atlas.json.
 """
 
-from somatlas.atlas.contrast import contrast_sides
-from somatlas.atlas.knobs import cochran_q, one_knob_test
-from somatlas.atlas.neurons import describe_neurons, map_errors
-from somatlas.atlas.over_k import geometry_at, in_one_frame, relations
-from somatlas.atlas.over_refusal import over_refusal, places_on_sd
-from somatlas.atlas.plane import plane, space
-from somatlas.atlas.stability import stability
+from somatlas.atlases.contrast import contrast_sides
+from somatlas.atlases.knobs import cochran_q, one_knob_test
+from somatlas.atlases.neurons import describe_neurons, map_errors
+from somatlas.atlases.over_k import geometry_at, in_one_frame, relations
+from somatlas.atlases.over_refusal import over_refusal, places_on_sd
+from somatlas.atlases.plane import plane, space
+from somatlas.atlases.stability import stability
 
 __all__ = [
     "cochran_q",

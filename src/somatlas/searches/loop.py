@@ -10,8 +10,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from somatlas.progress import Advance, ignore
-from somatlas.search.space import Ranks, SubsetSpace
-from somatlas.search.study import Mourner, claim, finished, heartbeats, held
+from somatlas.searches.space import Ranks, SubsetSpace
+from somatlas.searches.study import Mourner, claim, finished, heartbeats, held
 
 CONTENDERS = 4  # trials that are re-scored on prompts the search never saw
 _POLL_S = 1.0

@@ -1,6 +1,6 @@
 """Which directions to ablate together: the space of sets, who proposes, the shared study."""
 
-from somatlas.search.loop import (
+from somatlas.searches.loop import (
     Outcome,
     contenders,
     finished_trials,
@@ -8,9 +8,9 @@ from somatlas.search.loop import (
     search,
     within,
 )
-from somatlas.search.sampler import SubsetSampler
-from somatlas.search.space import Ranks, SubsetSpace
-from somatlas.search.study import open_storage, open_study, storage_error, storage_url
+from somatlas.searches.sampler import SubsetSampler
+from somatlas.searches.space import Ranks, SubsetSpace
+from somatlas.searches.study import open_storage, open_study, storage_error, storage_url
 
 __all__ = [
     "Outcome",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from somatlas import InputError
-from somatlas.search import (
+from somatlas.searches import (
     Outcome,
     Ranks,
     SubsetSampler,
@@ -28,8 +28,8 @@ from somatlas.search import (
     storage_url,
     within,
 )
-from somatlas.search.study import agree_on_directions, claim, without_password
-from somatlas.search.watch import RefusalWatch
+from somatlas.searches.study import agree_on_directions, claim, without_password
+from somatlas.searches.watch import RefusalWatch
 
 SPACE = SubsetSpace(candidates=8, k=3)
 
@@ -190,7 +190,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
         return values(points, threshold)
 
     with monkeypatch.context() as patch:  # a process that is dead when the search goes on
-        patch.setattr("somatlas.search.study._identity", lambda: _dead_process())
+        patch.setattr("somatlas.searches.study._identity", lambda: _dead_process())
         with pytest.raises(KeyboardInterrupt):
             search(study_in(tmp_path / "cut"), SPACE, interrupted, 16, lanes=lanes)
     assert len(trials_of(tmp_path / "cut")) == min(stop_after * lanes, 16)
@@ -240,7 +240,7 @@ def test_the_point_of_a_dead_worker_comes_next(
 ) -> None:
     study = study_in(tmp_path / "s")
     with monkeypatch.context() as patch:
-        patch.setattr("somatlas.search.study._identity", lambda: _dead_process())
+        patch.setattr("somatlas.searches.study._identity", lambda: _dead_process())
         lost = claim(study, SPACE, 8)
     assert lost is not None
     search(study, SPACE, values, 8)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.search.space import Ranks
+from somatlas.searches.space import Ranks
 
 Floats = NDArray[np.float64]
 
