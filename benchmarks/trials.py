@@ -18,7 +18,7 @@ from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
 from somatlas.files import read_json
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict
-from somatlas.measures.layer_choice import (
+from somatlas.measures.layer_rule import (
     candidate_layers,
     first_token_log_probabilities,
     mean_kl,

@@ -26,7 +26,7 @@ from somatlas.numerics.statistics import wilson
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.formats import read_prompts
 from somatlas.prompts.prompt_set import spread, texts
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 
 TOKENS = 64
 SD_PROMPTS = 64  # harmful prompts a layer
@@ -86,7 +86,7 @@ def main() -> None:
         measure(lm, path.stem, asked, arguments.dump)
     if arguments.sd:
         harmful, harmless = (
-            represent(lm, texts(side["train"]), range(lm.n_layers), batch_size=64)
+            residual_stream(lm, texts(side["train"]), range(lm.n_layers), batch_size=64)
             for side in (prompts.positive, prompts.negative)
         )
         asked = texts(spread(prompts.positive[split], SD_PROMPTS))

@@ -40,7 +40,7 @@ from somatlas.models.embedded import fetch_base
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.structure import find_structure
 from somatlas.prompts import Prompt, bundled_prompts
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 from targets import base_answers
 
 HERE = Path(__file__).parent
@@ -202,8 +202,12 @@ class Ablations:
         pairs = self.rng.sample(range(len(self.harmful)), count)
         layers = range(self.lm.n_layers)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            harmful = represent(self.lm, [self.harmful[i] for i in pairs], layers, batch_size=64)
-            harmless = represent(self.lm, [self.harmless[i] for i in pairs], layers, batch_size=64)
+            harmful = residual_stream(
+                self.lm, [self.harmful[i] for i in pairs], layers, batch_size=64
+            )
+            harmless = residual_stream(
+                self.lm, [self.harmless[i] for i in pairs], layers, batch_size=64
+            )
         directions = mean_difference(harmful, harmless)
         self.projections = [Projection(direction[None]) for direction in directions]
 

@@ -21,7 +21,7 @@ from somatlas.prompts import general_prompts
 from somatlas.prompts.prompt_set import spread, texts
 from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_text
 from somatlas.report.floors import floor_text, kmeans_text
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import run_at
 from somatlas.runs.stages.ablate_stage import harmless_drift
@@ -82,7 +82,7 @@ def test_the_atlas_has_each_direction_alone_and_the_sides_with_their_drift(whole
     own = [pairs[p.pair] for p in run.prompts.positive["train"]]
     assert own == list(range(24))  # what the halves are taken from
     sides, _ = contrast_sides(run.prompts.positive["train"], run.prompts.negative["train"], 0)
-    everyday = represent(run.lm, spread(general_prompts(), 12), [layer], batch_size=8)[:, 0]
+    everyday = residual_stream(run.lm, spread(general_prompts(), 12), [layer], batch_size=8)[:, 0]
     means = [
         harmful[list(sides[0].harmful)].double().mean(0) - other.double().mean(0)
         for other in (

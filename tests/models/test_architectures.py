@@ -16,13 +16,13 @@ from somatlas import InputError, Projection
 from somatlas.ablation import edited_weights
 from somatlas.exports.edited_model import probe_logits, relative_gap
 from somatlas.measures.drift import Drift
-from somatlas.measures.layer_choice import first_token_log_probabilities, mean_kl
+from somatlas.measures.layer_rule import first_token_log_probabilities, mean_kl
 from somatlas.measures.leak import leak
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import output_maps, untie_head
 from somatlas.models.structure import find_structure
 from somatlas.models.terms import is_norm
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 
 NORMED = {
     *("Gemma2", "Gemma3 (text)", "Gemma3 (image-text)", "Gemma4 (text)", "Gemma4 Unified"),
@@ -224,8 +224,8 @@ def test_infinite_logits_of_masked_tokens_give_finite_numbers() -> None:
 def test_left_padded_batches_equal_single_prompts(name: str) -> None:
     lm = language_model(name)
     layers = range(lm.n_layers)
-    batch = represent(lm, PROMPTS, layers, batch_size=3)
-    single = represent(lm, PROMPTS, layers, batch_size=1)
+    batch = residual_stream(lm, PROMPTS, layers, batch_size=3)
+    single = residual_stream(lm, PROMPTS, layers, batch_size=1)
     torch.testing.assert_close(batch, single, rtol=1e-4, atol=1e-4 * float(single.abs().max()))
 
 

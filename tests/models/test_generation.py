@@ -15,11 +15,11 @@ from judging import ROWS
 from somatlas import Projection
 from somatlas.ablation import RowProjections
 from somatlas.judges import is_refusal, is_settled_refusal
-from somatlas.measures.layer_choice import first_token_log_probabilities
+from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.batches import within_memory
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 
 PROMPTS = [
     "Hi",
@@ -157,7 +157,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     """Replies, representations and log p are the same, and later batches are dealt smaller."""
     prompts = [f"{'word ' * i}end" for i in range(9)]
     expected = generate(tiny, prompts, max_new_tokens=5, batch_size=8)
-    vectors = represent(tiny, prompts, [0, 2], batch_size=8)
+    vectors = residual_stream(tiny, prompts, [0, 2], batch_size=8)
     forward, sizes = type(tiny.model.get_decoder()).forward, []
 
     def small(self: Any, *args: Any, **inputs: Any) -> Any:
@@ -171,7 +171,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     assert generate(tiny, prompts, max_new_tokens=5, batch_size=8) == expected
     failed = [rows for rows in sizes if rows > most]
     assert failed == [rows for rows in (8, 4, 2) if rows > most]
-    torch.testing.assert_close(represent(tiny, prompts, [0, 2], batch_size=8), vectors)
+    torch.testing.assert_close(residual_stream(tiny, prompts, [0, 2], batch_size=8), vectors)
     if most == 1:
         return  # the head of two lanes is two rows
     projections = RowProjections([Projection(torch.eye(32)[:2]), Projection(torch.eye(32)[3:5])])

@@ -17,7 +17,7 @@ from somatlas import InputError
 from somatlas.models.generation import generate
 from somatlas.models.limits import limits_of
 from somatlas.models.load import load_model
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 
 
 def save_with_tokens(folder: Path, *tokens: str) -> Path:
@@ -33,7 +33,7 @@ def test_a_token_beyond_the_embedding_is_named(command: Command, tmp_path: Path)
     folder = save_with_tokens(tmp_path / "m", "lakes")
     lm = load_model(str(folder))  # no prompt has needed it yet
     with pytest.raises(InputError, match="gives token 261, and its embedding has 261 rows"):
-        represent(lm, ["Name three lakes."], [0], batch_size=1)
+        residual_stream(lm, ["Name three lakes."], [0], batch_size=1)
     with pytest.raises(InputError, match="gives token 261"):
         generate(lm, ["Name three lakes."], max_new_tokens=1, batch_size=1)
     folder = save_with_tokens(tmp_path / "n", "Europe")
@@ -46,8 +46,10 @@ def test_a_padding_token_without_a_row_is_not_used(tmp_path: Path) -> None:
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(folder)
     prompts = ["Hi", "Name three rivers."]
-    found = represent(load_model(str(folder)), prompts, [2], batch_size=2)
-    expected = represent(load_model(str(save_tiny(tmp_path / "n"))), prompts, [2], batch_size=2)
+    found = residual_stream(load_model(str(folder)), prompts, [2], batch_size=2)
+    expected = residual_stream(
+        load_model(str(save_tiny(tmp_path / "n"))), prompts, [2], batch_size=2
+    )
     torch.testing.assert_close(found, expected)
 
 

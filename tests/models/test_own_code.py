@@ -11,7 +11,7 @@ import torch
 from conftest import save_tiny, tiny_llama
 from somatlas import InputError, Projection
 from somatlas.measures.drift import Drift
-from somatlas.measures.layer_choice import first_token_log_probabilities
+from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.batches import cache_argument
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel

@@ -16,7 +16,7 @@ from somatlas.models.generation import first_reply_tokens
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import bundled_prompts
 from somatlas.prompts.prompt_set import texts
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 from somatlas.representations.store import RepresentationStore
 
 PROMPTS = [
@@ -50,7 +50,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_batches_equal_single_prompts(tiny: LanguageModel, batch_size: int) -> None:
-    actual = represent(tiny, PROMPTS, range(tiny.n_layers), batch_size=batch_size)
+    actual = residual_stream(tiny, PROMPTS, range(tiny.n_layers), batch_size=batch_size)
     assert actual.shape == (5, 4, 32)
     torch.testing.assert_close(actual, reference(tiny, PROMPTS), rtol=1e-4, atol=1e-4)
 
@@ -58,7 +58,7 @@ def test_batches_equal_single_prompts(tiny: LanguageModel, batch_size: int) -> N
 @pytest.mark.parametrize("position", [-4, -2, 1, 3])
 def test_any_token_of_the_prompt_can_be_read(tiny: LanguageModel, position: int) -> None:
     """The paper's --token_pos, an index into transformers' own hidden states."""
-    actual = represent(tiny, PROMPTS[:3], range(3), batch_size=2, position=position)
+    actual = residual_stream(tiny, PROMPTS[:3], range(3), batch_size=2, position=position)
     with torch.no_grad():
         for vectors, prompt in zip(actual, PROMPTS, strict=False):
             ids = torch.tensor([tiny.token_ids(prompt)])
@@ -71,7 +71,7 @@ def test_any_token_of_the_prompt_can_be_read(tiny: LanguageModel, position: int)
 def test_a_token_of_the_models_own_reply_can_be_read(tiny: LanguageModel, token: int) -> None:
     """The paper's --generate: transformers' hidden states at that step of its own generation."""
     replies = first_reply_tokens(tiny, PROMPTS, token, batch_size=2)
-    actual = represent(tiny, PROMPTS, range(3), batch_size=2, suffixes=replies)
+    actual = residual_stream(tiny, PROMPTS, range(3), batch_size=2, suffixes=replies)
     for vectors, reply, prompt in zip(actual, replies, PROMPTS, strict=True):
         output = tiny.model.generate(
             torch.tensor([tiny.token_ids(prompt)]),
@@ -100,7 +100,7 @@ def test_the_run_reads_the_token_it_was_told(
         folder = tmp_path / "tiny" / name / "representations"
         assert json.loads((folder / "index.json").read_text())["token"] == token
         suffixes = first_reply_tokens(tiny, texts(prompts), 2, 8) if name == "reply" else None
-        expected = represent(
+        expected = residual_stream(
             tiny,
             texts(prompts),
             [1],
@@ -148,8 +148,8 @@ def test_a_token_that_cannot_be_read_is_refused(
 
 
 def test_layers_come_in_the_order_asked(tiny: LanguageModel) -> None:
-    every = represent(tiny, PROMPTS, range(4), batch_size=2)
-    some = represent(tiny, PROMPTS, [2, 0], batch_size=2)
+    every = residual_stream(tiny, PROMPTS, range(4), batch_size=2)
+    some = residual_stream(tiny, PROMPTS, [2, 0], batch_size=2)
     torch.testing.assert_close(some, every[:, [2, 0]])
 
 
@@ -159,11 +159,11 @@ def test_nothing_above_the_highest_layer_is_computed(tiny: LanguageModel) -> Non
         block.register_forward_hook(lambda *_, i=i: calls.append(i))
         for i, block in enumerate(tiny.structure.blocks)
     ]
-    represent(tiny, ["Hi"], [1], batch_size=1)
+    residual_stream(tiny, ["Hi"], [1], batch_size=1)
     for handle in handles:
         handle.remove()
     assert calls == [0, 1] or calls == [0]  # the deepest block's own hooks may be cut short
-    assert represent(tiny, ["Hi"], [3], batch_size=1).isfinite().all()
+    assert residual_stream(tiny, ["Hi"], [3], batch_size=1).isfinite().all()
 
 
 def test_the_template_writes_the_only_bos(tiny: LanguageModel) -> None:
@@ -181,7 +181,7 @@ def test_a_system_prompt_stands_before_the_prompt(tiny: LanguageModel) -> None:
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_layer_out_of_range_is_refused(tiny: LanguageModel, layer: int) -> None:
     with pytest.raises(InputError, match=f"layer {layer} is out of range: tiny has layers 0 to 3"):
-        represent(tiny, PROMPTS, [layer], batch_size=2)
+        residual_stream(tiny, PROMPTS, [layer], batch_size=2)
 
 
 def test_nan_is_refused_with_its_layer(tiny: LanguageModel) -> None:
@@ -191,13 +191,13 @@ def test_nan_is_refused_with_its_layer(tiny: LanguageModel) -> None:
     handle = tiny.structure.blocks[2].register_forward_hook(poison)
     try:
         with pytest.raises(InputError, match="at layer 2 hold NaN"):
-            represent(tiny, PROMPTS, range(4), batch_size=2)
+            residual_stream(tiny, PROMPTS, range(4), batch_size=2)
     finally:
         handle.remove()
 
 
 @pytest.mark.slow
 def test_the_default_models_batches_equal_single_prompts(default_model: LanguageModel) -> None:
-    actual = represent(default_model, PROMPTS, range(default_model.n_layers), batch_size=5)
+    actual = residual_stream(default_model, PROMPTS, range(default_model.n_layers), batch_size=5)
     expected = reference(default_model, PROMPTS)
     assert relative_error(actual, expected) < 1e-4

@@ -13,11 +13,11 @@ from architectures import build
 from command import SMALL, Command
 from conftest import tiny_tokenizer
 from somatlas import InputError, Projection
-from somatlas.measures.layer_choice import first_token_log_probabilities, mean_kl
+from somatlas.measures.layer_rule import first_token_log_probabilities, mean_kl
 from somatlas.models.load import load_model
 from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.prompt_set import spread
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 from somatlas.runs.recipes import load_recipe, recipe_names
 from somatlas.runs.settings import Config
 
@@ -207,7 +207,7 @@ def test_the_layer_rule_on_the_papers_prompts(
     found = json.loads((tmp_path / "tiny" / "default" / "layers.json").read_text())
     lm = load_model(str(tiny_folder))  # no system prompt
     vectors = [
-        represent(lm, [p.text for p in side[:30]], [0, 1, 2], batch_size=8) for side in sides
+        residual_stream(lm, [p.text for p in side[:30]], [0, 1, 2], batch_size=8) for side in sides
     ]
     val = [[p.text for p in spread(side[30:], 6)] for side in sides]
     base = first_token_log_probabilities(lm, val[1], 8)

@@ -376,7 +376,7 @@ def test_a_process_that_is_told_to_end_ends_as_by_ctrl_c(
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("somatlas.runs.stages.represent_stage.represent", stop)
+    monkeypatch.setattr("somatlas.runs.stages.represent_stage.residual_stream", stop)
     result = command("represent", tiny_folder, *SMALL_STAGES["represent"], "--out", tmp_path)
     assert result.code == 130
     assert "the same command goes on" in result.err

@@ -23,7 +23,7 @@ from somatlas.exports.edited_model import (
     relative_gap,
 )
 from somatlas.files import atomic_folder, write_text
-from somatlas.measures.layer_choice import mean_kl
+from somatlas.measures.layer_rule import mean_kl
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
 from somatlas.numerics.probabilities import log_probabilities

@@ -12,11 +12,8 @@ from somatlas.errors import InputError
 from somatlas.exports.adapter import carried_by_lora
 from somatlas.exports.carried import left_behind
 from somatlas.exports.edited_model import check_gap, probe_logits, relative_gap
-from somatlas.measures.layer_choice import (
-    TOKEN_PROMPTS,
-    find_refusal_tokens,
-    first_token_log_probabilities,
-)
+from somatlas.measures.layer_choice import TOKEN_PROMPTS
+from somatlas.measures.layer_rule import find_refusal_tokens, first_token_log_probabilities
 from somatlas.models.chat import check_system, find_format
 from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel

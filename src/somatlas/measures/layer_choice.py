@@ -1,150 +1,198 @@
-"""Layer selection: where to cut (Arditi et al. 2406.11717, as arXiv 2511.08379 adapts it)."""
+"""Which layer to cut, from representations and prompts."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from somatlas.ablation import Projection
 from somatlas.errors import InputError
+from somatlas.measures.layer_rule import (
+    LayerScore,
+    best_layer,
+    candidate_layers,
+    find_refusal_tokens,
+    first_token_log_probabilities,
+    refusal_scores,
+    score_layer,
+)
 from somatlas.models.language_model import LanguageModel
+from somatlas.progress import progress
+from somatlas.prompts.prompt_set import Prompt, PromptSplit, spread, texts
+from somatlas.records import Record
+from somatlas.representations.sides import Representations
 
-MAX_KL = 0.1
-LAYER_SHARE = 0.8  # only the first 80 % of the layers are candidates
-
-# A token opens the reply to a prompt where it is the first one with at least this probability.
-OPENS = 0.1
-# A refusal token opens the replies to at least so many harmful prompts and this share of them: one
-# that opens a single reply is a word of that request.
-MIN_OPENED, MIN_OPENED_SHARE = 3, 0.05
-MIN_RATIO = 5.0  # times its mean probability on harmless prompts
 TOKEN_PROMPTS = 64  # a side that the tokens are found on: a first token costs one forward pass
 
 
-@dataclass(frozen=True)
-class LayerScore:
-    """What ablating layer's mean difference does: refusal score on harmful, KL on harmless."""
+class LayerChoice(Record):
+    """layers.json: the layer that is cut, and the score of every candidate.
+
+    chosen_by : "rule", or "user" where the layer was given. kl_below_limit : whether a candidate
+    kept KL below 0.1. refusal_tokens : `ids`, `texts`, and how many prompts they were found on
+    (`found_on`, None where they were given). data : the prompts that the rule worked with.
+    """
+
+    file: ClassVar[str] = "layers.json"
 
     layer: int
-    refusal_score: float
-    kl: float
+    chosen_by: str
+    kl_below_limit: bool
+    refusal_tokens: dict[str, Any]
+    base_refusal_score: float
+    data: dict[str, Any]
+    scores: list[LayerScore]
 
 
-def first_token_log_probabilities(
-    lm: LanguageModel, prompts: Sequence[str], batch_size: int, projection: Projection | None = None
-) -> Tensor:
-    """(n, vocabulary) float32 log p of the first reply token, optionally under an ablation."""
-    parts: dict[int, Tensor] = {}
-    with lm.ablate(projection):
-        for rows, log_p in lm.next_token_log_probabilities(prompts, batch_size):
-            parts.update(zip(rows, log_p.cpu(), strict=True))
-    return torch.stack([parts[i] for i in range(len(prompts))])
+@dataclass(frozen=True)
+class RuleData:
+    """What the layer rule works with.
 
-
-def find_refusal_tokens(
-    harmful: Tensor,
-    harmless: Tensor,
-    categories: Sequence[str] = (),
-    *,
-    decode: Callable[[int], str] = str,
-) -> list[int]:
-    """Token ids that open a refusal, the likeliest first.
-
-    harmful, harmless : (n, vocabulary) log p of the unchanged model's first reply token.
-    categories : of the harmful prompts, where they are known; what opens replies in one category
-    alone is that category's word. decode : a token's text, for the message.
-
-    Raises InputError where no token qualifies, naming those that came nearest.
+    single : the mean difference (d,) of each candidate layer. val : harmful and harmless prompts
+    that layers are scored on. opening : those that the refusal tokens are found on, val first.
+    record : where all of it comes from.
     """
-    opens = harmful.exp() >= OPENS
-    p, q = harmful.exp().mean(dim=0), harmless.exp().mean(dim=0)
-    counts = opens.sum(dim=0)
-    least = max(MIN_OPENED, math.ceil(MIN_OPENED_SHARE * len(harmful)))
-    rare = p >= MIN_RATIO * q
-    found = [
-        token
-        for token in ((counts >= least) & rare).nonzero().flatten().tolist()
-        if len(set(categories)) < 2 or _spans_categories(opens[:, token], categories)
-    ]
-    if not found:
-        near = (counts * rare).topk(min(5, len(counts)))
-        named = [
-            f"{decode(int(token))!r} {int(count)}"
-            for count, token in zip(near.values, near.indices, strict=True)
-            if count
-        ]
-        raise InputError(
-            f"no token opens the replies to at least {least} of {len(harmful)} harmful prompts"
-            f"{' of more than one category' if len(set(categories)) > 1 else ''} and is rare on "
-            f"harmless ones (nearest, with the prompts they open: {', '.join(named) or 'none'}): "
-            "the model does not seem to refuse, or in many wordings; give more prompts, or name "
-            "the tokens with --refusal-tokens"
-        )
-    return sorted(found, key=lambda token: -float(p[token]))
+
+    lm: LanguageModel
+    single: Mapping[int, Tensor]
+    val: tuple[list[Prompt], list[Prompt]]
+    opening: tuple[list[Prompt], list[Prompt]]
+    record: Mapping[str, Any]
 
 
-def _spans_categories(opens: Tensor, categories: Sequence[str]) -> bool:
-    return len({categories[i] for i in opens.nonzero().flatten().tolist()}) > 1
-
-
-def refusal_scores(log_p: Tensor, refusal_tokens: Sequence[int], epsilon: float = 0.0) -> Tensor:
-    """(n,) log-odds log(p + epsilon) - log(1 - p + epsilon) of the first reply token's refusal.
-
-    p is summed over refusal_tokens; p and 1 - p keep float64 precision near 0 and 1. epsilon : the
-    paper's code has 1e-8, which bounds a score at 18.4, so that no single prompt carries the mean;
-    0 is exact.
-    """
-    is_refusal = torch.zeros(log_p.shape[1], dtype=torch.bool)
-    is_refusal[list(refusal_tokens)] = True
-    log_p = log_p.double()
-    refused = log_p[:, is_refusal].logsumexp(dim=1)
-    other = log_p[:, ~is_refusal].logsumexp(dim=1)
-    if epsilon:
-        refused, other = ((log.exp() + epsilon).log() for log in (refused, other))
-    return refused - other
-
-
-def mean_kl(base: Tensor, ablated: Tensor) -> float:
-    """Mean KL(base || ablated) in nats; both (n, vocabulary) log p."""
-    return float((base.exp() * (base - ablated)).sum(dim=1).double().mean())
-
-
-def candidate_layers(n_layers: int) -> range:
-    """The layers that selection looks at: the first 80 %."""
-    return range(max(1, math.floor(LAYER_SHARE * n_layers)))
-
-
-def score_layer(
+def choose_layer(
     lm: LanguageModel,
-    layer: int,
-    direction: Tensor,
-    harmful: Sequence[str],
-    harmless: Sequence[str],
+    representations: Representations,
+    val: PromptSplit,
     *,
-    refusal_tokens: Sequence[int],
-    base_harmless: Tensor,
-    batch_size: int,
+    prompts: int = 32,
+    refusal_tokens: Sequence[int] | None = None,
     epsilon: float = 0.0,
-) -> LayerScore:
-    """Ablate `direction`, the layer's mean difference (d,), and score the layer.
+    batch_size: int = 128,
+) -> LayerChoice:
+    """The layer to cut: of the first 80 % that keep KL below 0.1, the one of lowest refusal score.
 
-    base_harmless : (n, vocabulary) log p of the unchanged model on the harmless prompts. epsilon :
-    see `refusal_scores`.
+    representations : of the train prompts; their mean difference is what is ablated, layer by
+    layer. val : prompts that the layers are scored on, `prompts` a side (paper: 32). refusal_tokens
+    : ids that open a refusal; found on 64 prompts a side, val before train, if not given. Raises
+    InputError where none is found, or one is not in the vocabulary.
+
+        layer = choose_layer(lm, represent(lm, prompts.train), prompts.val).layer
     """
-    projection = Projection(direction[None])
-    log_p = first_token_log_probabilities(lm, [*harmful, *harmless], batch_size, projection)
-    score = float(refusal_scores(log_p[: len(harmful)], refusal_tokens, epsilon).mean())
-    return LayerScore(layer, score, mean_kl(base_harmless, log_p[len(harmful) :]))
+    found = rule_prompts(val, representations.prompts, prompts, find_tokens=refusal_tokens is None)
+    candidates = representations.layers
+    differences = torch.from_numpy(representations.mean_differences())
+    single = dict(zip(candidates, differences, strict=True))
+    record = {
+        "source": "own",
+        "system": lm.system,
+        "train": [len(representations.harmful), len(representations.harmless)],
+        "val": list(map(len, found[0])),
+    }
+    return score_layers(
+        RuleData(lm, single, *found, record),
+        kept_candidates(candidates, lm.n_layers),
+        refusal_tokens=refusal_tokens,
+        epsilon=epsilon,
+        batch_size=batch_size,
+    )
 
 
-def choose_layer(scores: Sequence[LayerScore]) -> tuple[int, bool]:
-    """The layer of lowest refusal score among those with KL < 0.1, and True.
+def rule_prompts(
+    val: PromptSplit, train: PromptSplit, count: int, *, find_tokens: bool
+) -> tuple[tuple[list[Prompt], list[Prompt]], tuple[list[Prompt], list[Prompt]]]:
+    """Harmful and harmless val prompts, `count` a side; the same and train prompts, if tokens are
+    sought."""
+    scored, opening = [], []
+    for own, further in ((val.harmful, train.harmful), (val.harmless, train.harmless)):
+        chosen = spread(own, count)
+        scored.append(chosen)
+        more = max(0, TOKEN_PROMPTS - len(chosen)) if find_tokens else 0
+        opening.append([*chosen, *spread(further, more)])
+    return (scored[0], scored[1]), (opening[0], opening[1])
 
-    Where no layer has so low a KL: the lowest score of all, and False.
+
+def kept_candidates(layers: Sequence[int], n_layers: int) -> list[int]:
+    """The candidates among the layers kept; raises InputError where there is none."""
+    first = candidate_layers(n_layers)
+    candidates = [layer for layer in layers if layer in first]
+    if not candidates:
+        raise InputError(
+            f"none of the layers kept is among the first {len(first)}, where the rule looks: keep "
+            "others with --layers, or give --layer"
+        )
+    return candidates
+
+
+def score_layers(
+    data: RuleData,
+    candidates: Sequence[int],
+    *,
+    chosen_by: str = "rule",
+    refusal_tokens: Sequence[int] | None = None,
+    epsilon: float = 0.0,
+    batch_size: int = 128,
+    known: Mapping[int, LayerScore] | None = None,
+    keep: Callable[[Mapping[int, LayerScore]], None] = lambda _: None,
+) -> LayerChoice:
+    """Score every candidate and choose.
+
+    known : scores of an interrupted call with the same data, which are not made again. keep : is
+    given all scores so far after each that is made.
     """
-    gentle = [s for s in scores if s.kl < MAX_KL]
-    return min(gentle or scores, key=lambda s: s.refusal_score).layer, bool(gentle)
+    lm = data.lm
+    harmful, harmless = map(texts, data.val)
+    base_harmful, base_harmless = (
+        first_token_log_probabilities(lm, texts(side), batch_size) for side in data.opening
+    )
+    if refusal_tokens is None:
+        tokens = find_refusal_tokens(
+            base_harmful,
+            base_harmless,
+            [prompt.category for prompt in data.opening[0]],
+            decode=lambda token: str(lm.tokenizer.decode([token])),
+        )
+    else:
+        tokens = _valid_tokens(refusal_tokens, base_harmful.shape[1])
+    base_scores = refusal_scores(base_harmful[: len(harmful)], tokens, epsilon)
+    scores = dict(known or {})
+    with progress("layers", len(candidates)) as advance:
+        for layer in candidates:
+            if layer not in scores:
+                scores[layer] = score_layer(
+                    lm,
+                    layer,
+                    data.single[layer],
+                    harmful,
+                    harmless,
+                    refusal_tokens=tokens,
+                    base_harmless=base_harmless[: len(harmless)],
+                    batch_size=batch_size,
+                    epsilon=epsilon,
+                )
+                keep(scores)
+            advance(1)
+    chosen, gentle = best_layer([scores[layer] for layer in candidates])
+    return LayerChoice(
+        layer=chosen,
+        chosen_by=chosen_by,
+        kl_below_limit=gentle,
+        refusal_tokens={
+            "ids": tokens,
+            "texts": [lm.tokenizer.decode([token]) for token in tokens],
+            "found_on": None if refusal_tokens else len(base_harmful),
+        },
+        base_refusal_score=float(base_scores.mean()),
+        data=dict(data.record),
+        scores=[scores[layer] for layer in candidates],
+    )
+
+
+def _valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            raise InputError(f"refusal token {token} is not in the vocabulary of {vocabulary}")
+    return list(ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -29,6 +29,35 @@ class Prompt:
     split: Split | None = None
     groups: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def id(self) -> str:
+        """What every file of a run calls the prompt: `prompt_id` of its text.
+
+        >>> Prompt("How do kites fly?").id == Prompt("How do kites fly?", category="air").id
+        True
+        """
+        return prompt_id(self.text)
+
+
+@dataclass(frozen=True)
+class PromptSplit:
+    """One split of a prompt set: prompts that show the behaviour, that do not, and borderline ones.
+
+    For refusal, `harmful` and `harmless` are the positive and the negative ones.
+    """
+
+    positive: Sequence[Prompt]
+    negative: Sequence[Prompt]
+    borderline: Sequence[Prompt] = ()
+
+    @property
+    def harmful(self) -> Sequence[Prompt]:
+        return self.positive
+
+    @property
+    def harmless(self) -> Sequence[Prompt]:
+        return self.negative
+
 
 @dataclass(frozen=True)
 class PromptSet:
@@ -43,6 +72,48 @@ class PromptSet:
     negative: Mapping[Split, Sequence[Prompt]]
     borderline: Mapping[Split, Sequence[Prompt]]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        harmful: Iterable[str | Prompt],
+        harmless: Iterable[str | Prompt],
+        borderline: Iterable[str | Prompt] = (),
+        *,
+        seed: int = 0,
+    ) -> PromptSet:
+        """A set of prompts at hand, drawn into train, val and test, 60/20/20, by the seed.
+
+        Equal texts of a side are taken once. Raises InputError where a side has fewer than 10
+        prompts (borderline may have none), or the sides share one.
+
+        >>> some = PromptSet.of(map(str, range(20)), map(str, range(20, 40)))
+        >>> len(some.train.harmful), len(some.val.harmful), len(some.test.harmless)
+        (12, 4, 4)
+        """
+        from somatlas.prompts.drawn import drawn_set  # which reads this module
+
+        return drawn_set(harmful, harmless, borderline, seed)
+
+    @property
+    def train(self) -> PromptSplit:
+        """Prompts that directions are made of."""
+        return self.split("train")
+
+    @property
+    def val(self) -> PromptSplit:
+        """Prompts that layer and directions are chosen on."""
+        return self.split("val")
+
+    @property
+    def test(self) -> PromptSplit:
+        """Prompts that decide nothing: what is reported is measured on them."""
+        return self.split("test")
+
+    def split(self, name: Split) -> PromptSplit:
+        """One split of all three sides."""
+        sides = (self.positive, self.negative, self.borderline)
+        return PromptSplit(*(side.get(name, ()) for side in sides))
 
     def sha256(self) -> str:
         """Hash of all texts in their splits and order: what a run records of its prompts."""
@@ -59,6 +130,11 @@ class PromptSet:
             return {s: spread(side.get(s, ()), limits.get(s, len(side.get(s, ())))) for s in SPLITS}
 
         return PromptSet(cut(self.positive), cut(self.negative), cut(self.borderline), self.notes)
+
+
+def prompt_id(text: str) -> str:
+    """16 hexadecimal digits of the text's sha256: the same wherever the prompt stands."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

@@ -132,7 +132,7 @@ def _table_text(
     title = f"KL on {side}, first {MORE_REPLY_TOKENS} tokens"
     table.add_row(title, *more, str(evaluation["kl_replies"]))
 
-    rule = "" if gentle else " (no layer keeps KL below 0.1: lowest score taken)"
+    rule = "" if gentle else " (no layer keeps KL below 0.1: one near the gentlest)"
     ranks = ", ".join(map(str, evaluation["ranks"]))
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation["seconds"].items())
     notes = ""

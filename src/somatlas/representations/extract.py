@@ -21,7 +21,7 @@ class _DeepestLayerError(Exception):
 
 
 @torch.no_grad()
-def represent(
+def residual_stream(
     lm: LanguageModel,
     prompts: Sequence[str],
     layers: Sequence[int],

@@ -20,7 +20,7 @@ from somatlas.ablation import Projection
 from somatlas.progress import progress
 from somatlas.prompts import general_prompts
 from somatlas.prompts.prompt_set import spread, texts
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 from somatlas.runs.folder import Run
 from somatlas.runs.stages.search_stage import Trials
 from somatlas.numerics.statistics import mcnemar, wilson
@@ -103,7 +103,7 @@ def _single(run: Run, contrast: Contrast, side: Side) -> Tensor:
     prompts = spread(general_prompts(), side.size)
     size = run.config.batch_size
     return mean_difference(
-        harmful, represent(run.lm, prompts, [contrast.layer], batch_size=size)[:, 0]
+        harmful, residual_stream(run.lm, prompts, [contrast.layer], batch_size=size)[:, 0]
     )
 
 

@@ -28,12 +28,12 @@ from somatlas.files import read_json, read_tensors, write_json
 from somatlas.numerics.geometry import cosine_matrix, unit_rows
 from somatlas.ablation import Projection
 from somatlas.judges import Verdict
-from somatlas.measures.layer_choice import first_token_log_probabilities, refusal_scores
+from somatlas.measures.layer_rule import first_token_log_probabilities, refusal_scores
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.prompt_set import spread, texts
 from somatlas.representations.store import RepresentationStore
-from somatlas.representations.extract import represent
+from somatlas.representations.extract import residual_stream
 from somatlas.runs.folder import Run, chosen_layer
 from somatlas.directions.som import SOM
 from somatlas.runs.stages.ablate_stage import chosen_directions, harmless_drift
@@ -105,7 +105,7 @@ def _steps(
     with progress("geometry", len(every) + 1) as advance:
         for k, projection in enumerate([None, *projections]):
             with run.lm.ablate(projection):
-                both = represent(
+                both = residual_stream(
                     run.lm,
                     [*harmful, *harmless],
                     [layer],
@@ -191,7 +191,7 @@ def _borderline(
     prompts: Sequence[Prompt] = run.prompts.borderline["test"]
     if not prompts:
         return []
-    vectors = represent(
+    vectors = residual_stream(
         run.lm,
         texts(prompts),
         [layer],

@@ -13,7 +13,7 @@ from somatlas.models.prompt_check import check_prompts
 from somatlas.progress import note, progress
 from somatlas.prompts.prompt_set import SPLITS, texts
 from somatlas.representations.store import SIDES, RepresentationStore, Side
-from somatlas.representations.extract import check_layers, represent
+from somatlas.representations.extract import check_layers, residual_stream
 from somatlas.runs.folder import Run
 
 
@@ -54,7 +54,7 @@ def represent_stage(run: Run) -> None:
                 continue
             own_prompts = prompts[shard.side][shard.start : shard.stop]
             where = token_read(run, own_prompts)
-            vectors = represent(
+            vectors = residual_stream(
                 lm, own_prompts, layers, batch_size=config.batch_size, advance=advance, **where
             )
             short = _short_replies(run, where["suffixes"])

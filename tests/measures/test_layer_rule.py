@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somatlas import InputError, Projection
-from somatlas.measures.layer_choice import (
+from somatlas.measures.layer_rule import (
     LayerScore,
+    best_layer,
     candidate_layers,
-    choose_layer,
     find_refusal_tokens,
     first_token_log_probabilities,
     mean_kl,
@@ -119,19 +119,21 @@ def test_the_first_80_percent_of_the_layers_are_candidates() -> None:
 
 def test_the_rule_takes_the_lowest_score_among_gentle_layers() -> None:
     scores = [LayerScore(0, 5.0, 0.01), LayerScore(1, -2.0, 0.09), LayerScore(2, -9.0, 0.1)]
-    assert choose_layer(scores) == (1, True)
+    assert best_layer(scores) == (1, True)
 
 
-def test_without_a_gentle_layer_the_lowest_score_wins_with_a_warning() -> None:
-    assert choose_layer([LayerScore(0, 5.0, 0.2), LayerScore(1, -2.0, 3.0)]) == (1, False)
+def test_without_a_gentle_layer_one_that_breaks_the_model_does_not_win() -> None:
+    scores = [LayerScore(0, 5.0, 0.2), LayerScore(1, -2.0, 0.4), LayerScore(2, -9.0, 3.0)]
+    assert best_layer(scores) == (1, False)
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0, 0.5)), min_size=1, max_size=30))
 def test_no_layer_beats_the_chosen_one(pairs: list[tuple[float, float]]) -> None:
     scores = [LayerScore(i, s, kl) for i, (s, kl) in enumerate(pairs)]
-    chosen, gentle = choose_layer(scores)
+    chosen, gentle = best_layer(scores)
     assert gentle == any(s.kl < 0.1 for s in scores)
-    rivals = [s for s in scores if s.kl < 0.1] if gentle else scores
+    least = min(s.kl for s in scores)
+    rivals = [s for s in scores if (s.kl < 0.1 if gentle else s.kl <= 2 * least)]
     assert scores[chosen] in rivals
     assert all(scores[chosen].refusal_score <= s.refusal_score for s in rivals)
 
