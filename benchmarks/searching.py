@@ -13,9 +13,12 @@ from baseline import checkpoint
 from common import MODEL, Row, timed
 from samplers import SEARCH, compared
 from somatlas import DirectionSet
-from somatlas.runs.folder import Run
-from somatlas.runs.settings import Config
-from somatlas.runs.stages.search_stage import Trials
+from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge
+from somatlas.models.generation import generate
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.load import load_model
+from somatlas.prompts import bundled_prompts
+from somatlas.prompts.prompt_set import spread, texts
 from somatlas.searches import (
     Ranks,
     SubsetSampler,
@@ -24,9 +27,10 @@ from somatlas.searches import (
     finished_trials,
     open_storage,
     open_study,
-    search,
+    run_trials,
     storage_url,
 )
+from somatlas.searches.trials import Asking, Trials
 
 PROMPTS, TOKENS, PAPER_TRIALS = 41, 48, 3
 PROTOCOL = f"paper protocol ({PAPER_TRIALS} trials measured)"
@@ -43,13 +47,23 @@ def on_a_run(description: str | None, measure: Callable[[Path, Path], None]) -> 
 
 def trials_of(folder: Path) -> tuple[Trials, SubsetSpace, list[Ranks]]:
     """The trials of a run whose map stage is done, their space, and points for the baselines."""
-    directions = DirectionSet.load(folder / "directions.safetensors")
-    config = Config(
-        model=MODEL, val_prompts=PROMPTS, search_tokens=TOKENS, selection_prompts=32, out=folder
-    )
-    space = SubsetSpace(min(16, len(directions)), 3)
+    vectors = DirectionSet.load(folder / "directions.safetensors").vectors
+    lm = load_model(MODEL)
+    asking = Asking.by(checked_judge(lm), lm, tokens=TOKENS)
+    space = SubsetSpace(min(16, len(vectors)), 3)
     rng = random.Random(1)
-    return Trials(Run(config), directions), space, [space.draw(rng) for _ in range(PAPER_TRIALS)]
+    harmful = texts(spread(bundled_prompts().val.harmful, PROMPTS))
+    trials = Trials(asking, vectors, harmful)
+    return trials, space, [space.draw(rng) for _ in range(PAPER_TRIALS)]
+
+
+def checked_judge(lm: LanguageModel) -> Coherent:
+    """The keyword judge behind a check of answers as long as a trial's."""
+    val = bundled_prompts().val
+    harmless = texts(spread(val.harmless, 64))
+    replies = generate(lm, harmless, max_new_tokens=TOKENS, batch_size=128)
+    strangers = texts(spread(val.harmful, 8))
+    return Coherent(KeywordJudge(), CoherenceCheck.calibrated(lm, harmless, replies, strangers))
 
 
 def search_rows(
@@ -66,7 +80,7 @@ def search_rows(
     paper : seconds of a trial of the paper's protocol. judge : what judges, if it is not the
     keyword judge, on whose table the number of trials to a winner was counted.
     """
-    vectors = trials.directions.vectors[: space.candidates].numpy()
+    vectors = trials.vectors[: space.candidates].numpy()
     with tempfile.TemporaryDirectory() as place:
         study = open_study(
             open_storage(storage_url(Path(place) / "s.db")),
@@ -75,8 +89,8 @@ def search_rows(
             ["maximize"],
             {},
         )
-        lanes = trials.config.lanes
-        whole, _ = timed(lambda: search(study, space, trials, count, lanes=lanes))
+        lanes = trials.asking.lanes
+        whole, _ = timed(lambda: run_trials(study, space, trials, count, lanes=lanes))
         winner, outcome = contenders(finished_trials(study, space))[0]
     print(f"search: {winner}, ASR {outcome.asr:.3f} on val", flush=True)
     as_good = median(compared().as_good)

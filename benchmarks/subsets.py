@@ -15,14 +15,16 @@ from pathlib import Path
 
 import torch
 
+import searching
 from common import MODEL
 from somatlas import DirectionSet
 from somatlas.files import write_json
+from somatlas.models.load import load_model
 from somatlas.progress import progress
-from somatlas.runs.folder import Run
-from somatlas.runs.settings import Config
-from somatlas.runs.stages.search_stage import Trials
+from somatlas.prompts import bundled_prompts
+from somatlas.prompts.prompt_set import spread, texts
 from somatlas.searches import SubsetSpace
+from somatlas.searches.trials import Asking, Trials
 
 PATH = Path(__file__).parent / "data" / "subsets.json"
 PROMPTS, TOKENS = 41, 24
@@ -34,16 +36,18 @@ def main() -> None:
     folder = parser.parse_args().run
     directions = DirectionSet.load(folder / "directions.safetensors")
     space = SubsetSpace(min(16, len(directions)), 3)
-    config = Config(model=MODEL, val_prompts=PROMPTS, search_tokens=TOKENS, out=folder)
-    trials = Trials(Run(config), directions)
+    lm, val = load_model(MODEL), bundled_prompts().val
+    judge = searching.checked_judge(lm)
+    asking = Asking.by(judge, lm, tokens=TOKENS)
+    trials = Trials(asking, directions.vectors, texts(spread(val.harmful, PROMPTS)))
     unit = torch.nn.functional.normalize(directions.vectors[: space.candidates].double(), dim=1)
     gram = [[round(x, 6) for x in row] for row in (unit @ unit.T).tolist()]
     content = json.loads(PATH.read_text()) if PATH.exists() else {"asr": {}}
     content |= {"model": MODEL, "prompts": PROMPTS, "tokens": TOKENS, "gram": gram}
     left = [p for p in space.points() if ",".join(map(str, p)) not in content["asr"]]
     with progress("subsets", len(left)) as advance:
-        for start in range(0, len(left), config.lanes):
-            points = left[start : start + config.lanes]
+        for start in range(0, len(left), asking.lanes):
+            points = left[start : start + asking.lanes]
             for point, outcome in zip(points, trials(points, 0.0), strict=True):
                 content["asr"][",".join(map(str, point))] = round(outcome.asr, 4)
             advance(len(points))

@@ -17,7 +17,7 @@ from common import Row, timed, write
 from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
 from somatlas.files import read_json
-from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict
+from somatlas.judges import Verdict
 from somatlas.measures.layer_rule import (
     candidate_layers,
     first_token_log_probabilities,
@@ -36,23 +36,23 @@ TRIALS, PAPER_LAYERS = 32, 3
 def measure(folder: Path, saved: Path) -> None:
     """folder : of the run. saved : the model's checkpoint, for the baselines."""
     trials, space, points = trials_of(folder)
-    directions, harmful = trials.directions, trials.harmful
-    check = trials.check
+    vectors, harmful = trials.vectors, trials.harmful
+    judge = trials.asking.judge
 
-    def judged(replies: list[str], check: CoherenceCheck | None) -> float:
-        verdicts = [j.verdict for j in Coherent(KeywordJudge(), check).judge(harmful, replies)]
+    def judged(replies: list[str]) -> float:
+        verdicts = [j.verdict for j in judge.judge(harmful, replies)]
         return verdicts.count(Verdict.COMPLIED) / len(verdicts)
 
     def paper_trial(ranks: tuple[int, ...]) -> float:
         anew = Baseline.load(saved)
-        anew.edit(Projection(directions.vectors[list(ranks)]))
-        return judged(anew.replies(harmful, TOKENS, 16), check)
+        anew.edit(Projection(vectors[list(ranks)]))
+        return judged(anew.replies(harmful, TOKENS, 16))
 
     def resident_trial(ranks: tuple[int, ...]) -> float:
-        undo = resident.edit(Projection(directions.vectors[list(ranks)]))
+        undo = resident.edit(Projection(vectors[list(ranks)]))
         replies = resident.replies(harmful, TOKENS, PROMPTS)
         undo()
-        return judged(replies, check)
+        return judged(replies)
 
     def our_trial(ranks: tuple[int, ...]) -> float:
         return trials([ranks], 0.0)[0].asr
@@ -92,7 +92,7 @@ def measure(folder: Path, saved: Path) -> None:
     rows += search_rows(trials, space, TRIALS, seconds["p"], targets=(2.5, 8))
     write("trials", rows)
     harmless = texts(spread(bundled_prompts().negative["val"], 32))
-    rows.append(_layers(folder, saved, harmful[:32], harmless, trials.lm))
+    rows.append(_layers(folder, saved, harmful[:32], harmless, trials.asking.lm))
     write("trials", rows)
 
 

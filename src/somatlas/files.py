@@ -109,6 +109,15 @@ def appended_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file ; raises InputError where it is missing or damaged."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}): make it again") from None
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file; raises InputError naming the file where that fails."""
     try:

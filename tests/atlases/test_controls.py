@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from somatlas.runs.folder import run_at
 from somatlas.runs.stages.ablate_stage import harmless_drift
 from somatlas.runs.stages.atlas_controls import _knobs
 from somatlas.runs.stages.map_stage import map_stage
-from somatlas.runs.stages.search_stage import Trials
+from somatlas.runs.stages.search_stage import asking
 
 
 def odd(reply: str) -> bool:
@@ -38,9 +39,7 @@ def odd(reply: str) -> bool:
 def test_refusals_in_lanes_are_those_of_each_ablation_alone(whole: Path) -> None:
     run = run_at(whole)
     directions = DirectionSet.load(whole / "directions.safetensors")
-    trials = Trials(run, directions)
-    trials.refusal_judge = KeywordJudge(odd)
-    trials.config = trials.config.model_copy(update={"lanes": 2})
+    trials = replace(asking(run), refusal_judge=KeywordJudge(odd), settled=None, lanes=2)
     prompts = texts(run.prompts.positive["test"])
     projections = [Projection(vector[None]) for vector in directions.vectors[:3]]
     expected = []

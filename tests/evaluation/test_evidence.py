@@ -13,11 +13,11 @@ from command import SMALL, Command, run_offline
 from fake_server import fake_server
 from judging import by_words, classifier_folder
 from somatlas.evaluation.cost import window_losses
-from somatlas.evaluation.evaluation import CONDITIONS, read_jsonl
+from somatlas.evaluation.evidence import evidence
 from somatlas.evaluation.labels import label, read_labels, to_label
-from somatlas.files import read_json
+from somatlas.evaluation.verdicts import VerdictRow
+from somatlas.files import read_json, read_jsonl
 from somatlas.models.language_model import LanguageModel
-from somatlas.report.evidence import evidence
 from somatlas.runs.folder import run_at
 
 
@@ -68,7 +68,7 @@ def test_a_new_judge_costs_no_generation_and_changes_no_other_stage(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("nothing is to be generated")
 
-    monkeypatch.setattr("somatlas.runs.stages.ablate_stage.generate", never)
+    monkeypatch.setattr("somatlas.completions.make.generate", never)
     before = read_json(finished / "stages.json")
     with fake_server(by_words) as server:
         flags = ("--more-judges", "endpoint:m", "--endpoint-url", server.url)
@@ -232,13 +232,14 @@ def test_text_that_cannot_be_written_is_judged_all_the_same(
 
 def test_missing_verdicts_on_reasoning_count_for_nothing_and_samples_for_one() -> None:
     rows = [
-        {
-            **{"condition": c, "kind": "harmful", "category": "", "prompt": f"p{i}", "system": ""},
-            **{"sample": sample, "verdict": "refused", "judges": {"k": {"verdict": "refused"}}},
-            "reasoning_verdict": "refused" if i < 5 else "missing",
-            "shown_within": 32,
-        }
-        for c in CONDITIONS
+        VerdictRow(
+            *(c, "harmful", "", f"p{i}", "refused"),
+            sample=sample,
+            judges={"k": {"verdict": "refused"}},
+            reasoning_verdict="refused" if i < 5 else "missing",
+            shown_within=32,
+        )
+        for c in ("base", "sd", "md")
         for sample in range(4)
         for i in range(10)
     ]

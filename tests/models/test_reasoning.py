@@ -13,7 +13,7 @@ import torch
 
 from command import SMALL_STAGES, Command
 from conftest import CHAT_TEMPLATE, save_tiny, tiny_tokenizer
-from somatlas.evaluation.evaluation import CONDITIONS, Completion
+from somatlas.completions.completion import Completion
 from somatlas.files import write_jsonl
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
@@ -218,7 +218,7 @@ def test_replies_that_the_template_opens_with_reasoning_are_parted(
         cut, whole = Reply("Hm, wh", ended=False), Reply("Hm.\n</think>\n\nYes", ended=True)
         return [cut if i % 2 else whole for i in range(len(prompts))]
 
-    monkeypatch.setattr("somatlas.runs.stages.ablate_stage.generate", half_cut)
+    monkeypatch.setattr("somatlas.completions.make.generate", half_cut)
     result = command("ablate", model, *SMALL_STAGES["ablate"], *place, "--ids", "0")
     assert result.code == 0, result.err
     lines = (tmp_path / "runs" / "opened" / "default" / "completions" / "md.jsonl").read_text()
@@ -229,7 +229,7 @@ def test_replies_that_the_template_opens_with_reasoning_are_parted(
 def judged(folder: Path, rows: Sequence[Completion], tokens: int) -> list[dict[str, Any]]:
     """What the judge stage says of replies of the base model, were they cut at so many tokens."""
     plain = [Completion("harmless", "", f"p {i}", f"Here it is: {i}") for i in range(4)]
-    for condition in CONDITIONS:
+    for condition in ("base", "sd", "md"):
         write_jsonl(folder / "completions" / f"{condition}.jsonl", map(asdict, [*plain, *rows]))
     config = run_at(folder).config.model_copy(update={"test_tokens": tokens})
     judge_stage(Run(config, folder))

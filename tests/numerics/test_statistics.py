@@ -13,7 +13,8 @@ from scipy.stats import binomtest, bootstrap, pearsonr
 from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from somatlas.evaluation.evaluation import condition_rates, paired_tests
+from somatlas.evaluation.rates import condition_rates, paired_tests
+from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.numerics.statistics import (
     correlation,
     holm,
@@ -54,11 +55,14 @@ def test_a_quantile_has_its_share_at_or_below_it(values: list[float], share: flo
     assert share == 0 or sum(v < q for v in values) < share * len(values) + 1e-9
 
 
+def row(kind: str, verdict: str, prompt: str = "") -> VerdictRow:
+    return VerdictRow("base", kind, "", prompt, verdict)
+
+
 def test_rates_of_a_condition_use_their_own_prompts() -> None:
     rows = [
-        *[{"kind": "harmful", "verdict": v} for v in ("refused", "complied", "complied")],
-        {"kind": "harmful", "verdict": "incoherent"},
-        *[{"kind": "harmless", "verdict": v} for v in ("complied", "refused")],
+        *[row("harmful", v) for v in ("refused", "complied", "complied", "incoherent")],
+        *[row("harmless", v) for v in ("complied", "refused")],
     ]
     rates = condition_rates(rows)
     assert {k: (r.rate, r.n) for k, r in rates.items()} == {
@@ -103,7 +107,7 @@ def test_repeats_widen_the_interval_to_that_of_the_units() -> None:
 
 
 def test_missing_verdicts_count_for_nothing() -> None:
-    rows = [{"kind": "harmful", "verdict": v} for v in ("refused", "missing", "complied")]
+    rows = [row("harmful", v) for v in ("refused", "missing", "complied")]
     assert condition_rates(rows)["refusal"].rate == 0.5
     assert condition_rates(rows)["refusal"].n == 2
 
@@ -151,12 +155,9 @@ def test_mcnemar_is_statsmodels() -> None:
 
 
 def test_conditions_are_compared_prompt_by_prompt() -> None:
-    def rows(verdicts: str) -> list[dict[str, str]]:
+    def rows(verdicts: str) -> list[VerdictRow]:
         names = {"r": "refused", "c": "complied", "m": "missing"}
-        return [
-            {"kind": "harmful", "prompt": str(i), "verdict": names[v]}
-            for i, v in enumerate(verdicts)
-        ]
+        return [row("harmful", names[v], str(i)) for i, v in enumerate(verdicts)]
 
     tests = paired_tests({"base": rows("rrrrrm"), "md": rows("ccccrc")}, seed=0)
     refusal = next(t for t in tests if t["outcome"] == "refusal")

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from statsmodels.stats.proportion import proportion_confint
 
 from command import SMALL, Command, run_offline
-from somatlas.evaluation.evaluation import read_jsonl
 from somatlas.evaluation.pooling import pooled_rate
-from somatlas.files import read_json
+from somatlas.files import read_json, read_jsonl
 from somatlas.numerics.statistics import mcnemar
 from somatlas.report.comparison import comparison_text
 from somatlas.runs.folder import run_at

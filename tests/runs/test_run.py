@@ -17,11 +17,11 @@ import tomli_w
 
 from command import SMALL, SMALL_STAGES, Command, contents
 from conftest import CHAT_TEMPLATE
-from somatlas.evaluation.evaluation import read_completions
+from somatlas.completions.completion import read_completions
 from somatlas.files import read_json, read_tensors
-from somatlas.report.summary import summarise
 from somatlas.runs.folder import run_at
 from somatlas.runs.settings import STAGES, Config, read_config_file
+from somatlas.runs.stages.judge_stage import summarise
 
 FILES = {
     "ablate.json",
@@ -67,6 +67,8 @@ FILES = {
     "table.txt",
     "verdicts.jsonl",
 }
+
+
 # Files that hold times or paths, compared without them or not at all.
 def test_a_run_writes_its_files_and_prints_the_table_and_the_folder(
     command: Command, tiny_folder: Path, tmp_path: Path

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 import killed_run
 import postgres
-from command import Command, SMALL, contents
+from command import SMALL, Command, contents
 from search_worker import SPACE
 from somatlas import InputError
 from somatlas.searches import open_storage
@@ -37,7 +37,11 @@ def database() -> Iterator[str]:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    line = [sys.executable, str(Path(__file__).parents[1] / "search_worker.py"), *map(str, arguments)]
+    line = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "search_worker.py"),
+        *map(str, arguments),
+    ]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

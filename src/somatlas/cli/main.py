@@ -15,7 +15,6 @@ import click
 
 from somatlas import __version__
 from somatlas.errors import InputError
-from somatlas.files import read_json
 from somatlas.models.names import DEFAULT_MODEL
 from somatlas.runs.settings import REDONE, STAGES, Config, Stage, from_environment, read_config_file
 
@@ -76,11 +75,11 @@ def _shown(default: Any) -> str:
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
     from somatlas.report.cost_table import cost_text
     from somatlas.report.page import refresh_report, write_report
-    from somatlas.report.summary import summarise
     from somatlas.runs.folder import open_run
     from somatlas.runs.pipeline import WORK
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.run_exports import EXPORTS, check_exports, save_exports
+    from somatlas.runs.stages.judge_stage import summarise
     from somatlas.runs.workers import SHARED, share
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
@@ -111,8 +110,10 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
 
 def _say_notes(run: Run) -> None:
     """What represent noted of the prompts, on stderr."""
-    path = run.path("inputs.json")
-    for note in read_json(path)["notes"] if path.exists() else ():
+    from somatlas.runs.contents import Inputs
+
+    inputs = Inputs.read_if_there(run.folder)
+    for note in inputs.notes if inputs else ():
         click.echo(f"note: {note}", err=True)
 
 
@@ -303,15 +304,16 @@ def _label(folder: Path, kind: str, limit: int | None) -> None:
     Shows replies to harmful prompts. The labels are kept in RUN/labels.jsonl, and once there are
     some every judge is scored against them.
     """
-    from somatlas.evaluation.labels import label, to_label
-    from somatlas.report.agreement_table import agreement_text
+    from somatlas.evaluation.labels import label
+    from somatlas.report.agreement_table import agreement_text, replies_to_label
     from somatlas.runs.folder import run_at
 
     run = run_at(folder)
-    rows = to_label(run, kind.split(","), limit)
-    given = label(run, rows, lambda question: str(click.prompt(question)), click.echo)
-    click.echo(f"{given} labels given; kept in {run.path('labels.jsonl')}")
-    if run.is_done("judge") and run.path("labels.jsonl").exists():
+    rows = replies_to_label(run, kind.split(","), limit)
+    path = run.path("labels.jsonl")
+    given = label(path, rows, lambda question: str(click.prompt(question)), click.echo)
+    click.echo(f"{given} labels given; kept in {path}")
+    if run.is_done("judge") and path.exists():
         click.echo(agreement_text(run, show_completions=False))
 
 

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from somatlas.ablation import Projection
 from somatlas.completions.kept import KeptReplies
-from somatlas.evaluation.evaluation import read_jsonl
-from somatlas.files import append_row, appended_rows, write_jsonl
+from somatlas.files import append_row, appended_rows, read_jsonl, write_jsonl
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.reasoning import Parted

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
+from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.judges.verdict import Verdict
 from somatlas.numerics.statistics import kappa, kappa_interval
 
@@ -68,7 +68,7 @@ def _agreement(
     )
 
 
-def judged_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str | None]]:
-    """Each judge's verdicts from the rows of verdicts.jsonl."""
-    names = dict.fromkeys(name for row in rows for name in row["judges"])
-    return {name: [row["judges"].get(name, {}).get("verdict") for row in rows] for name in names}
+def judged_rows(rows: Sequence[VerdictRow]) -> dict[str, list[str | None]]:
+    """Each judge's verdicts in the rows' order."""
+    names = dict.fromkeys(name for row in rows for name in row.judges)
+    return {name: [row.judges.get(name, {}).get("verdict") for row in rows] for name in names}

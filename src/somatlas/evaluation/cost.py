@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,8 +19,17 @@ from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities
 from somatlas.numerics.statistics import mean_interval, paired_difference
+from somatlas.records import Record
 
 _WINDOW = 256  # tokens of a perplexity window
+
+
+class Cost(Record):
+    """cost.json: a summary of every measure (`Measure.summary`)."""
+
+    file: ClassVar[str] = "cost.json"
+
+    measures: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

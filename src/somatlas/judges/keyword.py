@@ -82,6 +82,12 @@ class KeywordJudge:
         """Nothing that the matcher's own code does not say."""
         return {}
 
+    @property
+    def settled(self) -> Callable[[str], bool] | None:
+        """Of a reply's beginning, whether all that begins so is refused; None for a matcher of
+        another behaviour, of which that is not known."""
+        return is_settled_refusal if self.shows in (None, is_refusal) else None
+
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
         shows = is_refusal if self.shows is None else self.shows
         return [

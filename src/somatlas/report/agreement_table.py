@@ -4,36 +4,47 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from somatlas.completions.completion import Completion
 from somatlas.errors import InputError
 from somatlas.evaluation.agreement import Agreement, agreements, judged_rows
-from somatlas.evaluation.evaluation import CONDITIONS, read_completions, read_jsonl
-from somatlas.evaluation.labels import ToLabel, read_labels
-from somatlas.report.tables import plain_table, table_text
+from somatlas.evaluation.labels import ToLabel, read_labels, to_label
+from somatlas.evaluation.tables import plain_table, table_text
+from somatlas.evaluation.verdicts import VerdictRow
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 
 _SHOWN = 400  # characters of a reply
 
 
-def run_agreements(run: Run) -> tuple[list[Agreement], list[dict[str, Any]]]:
+def run_agreements(run: Run) -> tuple[list[Agreement], list[VerdictRow]]:
     """Agreement of the run's judges, and of each with a person's labels, where there are any.
 
-    Also the rows of verdicts.jsonl, in whose order the replies are counted.
+    Also the verdicts, in whose order the replies are counted.
     """
     run.needs("judge")
-    rows = read_jsonl(run.path("verdicts.jsonl"))
+    contents = Contents(run.folder)
+    rows = contents.verdicts
     verdicts = judged_rows(rows)
-    labels = read_labels(run)
+    labels = read_labels(run.path("labels.jsonl"))
     if labels:
-        keys = [
-            ToLabel(c).key
-            for condition in CONDITIONS
-            for c in read_completions(run.path(f"completions/{condition}.jsonl"))
-        ]
+        keys = [ToLabel(c).key for side in contents.completions.values() for c in side]
         verdicts["person"] = [labels.get(key) for key in keys]
-    categories = [row["category"] or row["kind"] for row in rows]
+    categories = [row.category or row.kind for row in rows]
     return agreements(verdicts, categories, run.config.seed), rows
+
+
+def replies_to_label(run: Run, kinds: Sequence[str], limit: int | None) -> list[ToLabel]:
+    """The run's replies of some kinds, in an order that hides what made them.
+
+    Raises InputError where there are none.
+    """
+    run.needs("ablate")
+    every = [c for side in Contents(run.folder).completions.values() for c in side]
+    rows = to_label(every, kinds, run.config.seed, limit)
+    if not rows:
+        raise InputError(f"{run.folder} has no replies of kind {', '.join(kinds)}")
+    return rows
 
 
 def agreement_text(run: Run, *, show_completions: bool) -> str:
@@ -83,22 +94,19 @@ def _apart(counts: Mapping[tuple[str, str], int]) -> int:
     return sum(n for (a, b), n in counts.items() if a != b)
 
 
-def _differing(
-    run: Run, one: Agreement, rows: Sequence[Mapping[str, Any]], show_completions: bool
-) -> str:
+def _differing(run: Run, one: Agreement, rows: Sequence[VerdictRow], show_completions: bool) -> str:
     lines = [f"  replies on which {one.first} and {one.second} differ:"]
-    replies = []
+    replies: list[Completion] = []
     if show_completions:
-        for condition in CONDITIONS:
-            replies += read_completions(run.path(f"completions/{condition}.jsonl"))
+        replies = [c for side in Contents(run.folder).completions.values() for c in side]
     for i in one.differing:
         row = rows[i]
         both = ", ".join(
-            f"{name} {row['judges'][name]['verdict']}"
+            f"{name} {row.judges[name]['verdict']}"
             for name in (one.first, one.second)
             if name != "person"
         )
-        lines.append(f"    {row['condition']}, {row['kind']}: {row['prompt']} ({both})")
+        lines.append(f"    {row.condition}, {row.kind}: {row.prompt} ({both})")
         if show_completions:
             lines.append(f"      {' '.join(replies[i].reply.split())[:_SHOWN]}")
     return "\n".join(lines) + "\n"

@@ -8,13 +8,15 @@ from typing import Any
 
 from somatlas.directions.methods import FLOORS
 from somatlas.errors import InputError
-from somatlas.evaluation.evaluation import paired_tests, read_jsonl
-from somatlas.files import read_json
+from somatlas.evaluation.in_words import p_text
+from somatlas.evaluation.rates import paired_tests
+from somatlas.evaluation.tables import plain_table, table_text
+from somatlas.evaluation.verdicts import VerdictRow, by_condition
 from somatlas.numerics.statistics import correlation, mean_interval, wilson
 from somatlas.report.floors import floor_text, kmeans_text
-from somatlas.report.format import p_text, rate_text
+from somatlas.report.format import rate_text
 from somatlas.report.matched import least_table, remeasured_table, seed_groups
-from somatlas.report.tables import plain_table, table_text
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer
 from somatlas.runs.remeasure import remeasured, val_trials
 
@@ -63,13 +65,13 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Compared:
-    """One condition of one run: its rates, its rows of verdicts.jsonl, and KL by harmless reply."""
+    """One condition of one run: its rates, its verdicts, and KL by harmless reply."""
 
     name: str
     method: str
     k: int
     test: Mapping[str, Any]
-    verdicts: Sequence[Mapping[str, Any]]
+    verdicts: Sequence[VerdictRow]
     drift: Sequence[float]
 
 
@@ -80,9 +82,7 @@ def comparison_text(runs: Sequence[Run]) -> str:
     """
     rows = _conditions(runs)
     steps = {
-        _name(run, runs): read_json(run.path("atlas.json"))["steps"]
-        for run in runs
-        if run.is_done("atlas")
+        _name(run, runs): Contents(run.folder).atlas.steps for run in runs if run.is_done("atlas")
     }
     tests = paired_tests({row.name: row.verdicts for row in rows}, runs[0].config.seed)
     parts = [_rates(rows), _budgets(runs), _matched(runs, steps), _tests(tests)]
@@ -107,13 +107,10 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
     for run in runs:
         run.needs("judge")
         _check_ground(run, runs[0])
-        evaluation = read_json(run.path("evaluation.json"))
-        verdicts = read_jsonl(run.path("verdicts.jsonl"))
-        drift = read_json(run.path("ablate.json"))["kl_by_reply"]
-        sides = {c: [v for v in verdicts if v["condition"] == c] for c in ("sd", "md")}
-        own = [
-            (v["prompt"], v["system"], v["sample"]) for v in sides["md"] if v["kind"] == "harmful"
-        ]
+        contents = Contents(run.folder)
+        evaluation, drift = contents.evaluation, contents.effects.kl_by_reply
+        sides = by_condition(contents.verdicts)
+        own = [(v.prompt_id, v.system, v.sample) for v in sides["md"] if v.kind == "harmful"]
         if asked is not None and own != asked:
             raise InputError(
                 f"{run.folder} was tested on other prompts than {runs[0].folder}: they cannot be "
@@ -123,9 +120,9 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
         if run.folder.parent not in with_sd:
             with_sd.add(run.folder.parent)
             name = _with_model("sd", run, runs)
-            rows.append(Compared(name, "sd", 1, evaluation["test"]["sd"], sides["sd"], drift["sd"]))
-        k = len(evaluation["ranks"])
-        md, method = evaluation["test"]["md"], run.config.method
+            rows.append(Compared(name, "sd", 1, evaluation.test["sd"], sides["sd"], drift["sd"]))
+        k = len(evaluation.ranks)
+        md, method = evaluation.test["md"], run.config.method
         rows.append(Compared(_name(run, runs), method, k, md, sides["md"], drift["md"]))
     return rows
 
@@ -212,9 +209,7 @@ def _matched(runs: Sequence[Run], steps: Mapping[str, Sequence[Mapping[str, Any]
         )
     if len(searched) > 1:
         trials = {
-            name: [
-                {**t, "n": read_json(run.path("search.json"))["val"]["n"]} for t in val_trials(run)
-            ]
+            name: [{**t, "n": Contents(run.folder).search.val["n"]} for t in val_trials(run)]
             for name, run in searched.items()
         }
         return (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from somatlas.evaluation.in_words import p_text
 from somatlas.numerics.statistics import resolvable_difference
-from somatlas.report.format import p_text, rate_text
+from somatlas.report.format import rate_text
 
 _SIDES = {
     "matched": "their own partners in form and wording",

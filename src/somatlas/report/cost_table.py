@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from somatlas.evaluation.cost import perplexity
-from somatlas.evaluation.evaluation import CONDITIONS
-from somatlas.files import read_json, write_text
-from somatlas.report.tables import plain_table, table_text
+from somatlas.evaluation.cost import Cost, perplexity
+from somatlas.evaluation.tables import plain_table, table_text
+from somatlas.files import write_text
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 
 
-def cost_rows(cost: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """title, cells (a condition each) and n of every measure, as a reader is told them."""
+def cost_rows(cost: Cost, names: Iterable[str]) -> list[dict[str, Any]]:
+    """title, cells (a condition each, by their names) and n of every measure, as a reader is told
+    them."""
     rows = []
-    for measure in cost["measures"]:
+    for measure in cost.measures:
         conditions = measure["conditions"]
-        cells = [_cell(conditions.get(c)) for c in CONDITIONS]
+        cells = [_cell(conditions.get(c)) for c in names]
         title = f"{measure['name']} ({measure['unit']})"
         rows.append({"title": title, "cells": cells, "n": measure["n"]})
         if measure["name"] == "text loss":
-            cells = [_perplexity(conditions[c]) for c in CONDITIONS]
+            cells = [_perplexity(conditions[c]) for c in names]
             rows.append({"title": "perplexity; ratio", "cells": cells, "n": measure["n"]})
     return rows
 
 
 def cost_text(run: Run) -> str:
     """Write cost.txt of a run whose cost stage is done; returns its text."""
-    table = plain_table("cost; difference from base [95 % interval]", "base", "SD", "MD", "n")
-    for row in cost_rows(read_json(run.path("cost.json"))):
+    contents = Contents(run.folder)
+    titles = contents.conditions
+    table = plain_table("cost; difference from base [95 % interval]", *titles.values(), "n")
+    for row in cost_rows(contents.cost, titles):
         table.add_row(row["title"], *row["cells"], str(row["n"]))
     text = table_text(table)
     write_text(run.path("cost.txt"), text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from somatlas.directions.methods import FLOORS
-from somatlas.report.format import p_text
+from somatlas.evaluation.in_words import p_text
 
 _MEASURES = {"asr": "ASR", "refusal": "refusal", "kl": "KL"}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from somatlas.directions.methods import FLOORS
+from somatlas.evaluation.in_words import p_text
 from somatlas.report.prose import stability_summary
 from somatlas.report.read import Facts
 
@@ -17,24 +18,16 @@ def rate_text(rate: Mapping[str, Any]) -> str:
     return f"{100 * rate['rate']:.0f} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
-CONDITION_NAMES = {"base": "base", "sd": "SD", "md": "MD"}
-
-
-def p_text(p: float) -> str:
-    """A p value with its sign of relation, to three places."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
 def summary_lines(facts: Facts) -> list[str]:
     """What was done, what it changed, how sure: a few sentences."""
     evaluation, search, atlas = facts.evaluation, facts.search, facts.atlas
     method = str(facts.settings.get("method"))
     if evaluation is None:
         return ["This run is not finished: no replies have been judged yet."]
-    test, ranks = evaluation["test"], evaluation["ranks"]
+    test, ranks = evaluation.test, evaluation.ranks
     lines = [
         f"Ablating {len(ranks)} direction{'s' if len(ranks) != 1 else ''} (ranks "
-        f"{', '.join(map(str, ranks))}) at layer {evaluation['layer']} took refusal of harmful "
+        f"{', '.join(map(str, ranks))}) at layer {evaluation.layer} took refusal of harmful "
         f"prompts from {_percent(test['base']['refusal'])} to {_percent(test['md']['refusal'])}; "
         f"the single direction took it to {_percent(test['sd']['refusal'])}."
     ]
@@ -43,21 +36,21 @@ def summary_lines(facts: Facts) -> list[str]:
     lines.append(
         f"Coherent compliance: {rate_text(asr['md'])} % with all of them, {rate_text(asr['sd'])} % "
         f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. "
-        f"{_compared(evaluation['paired'])}"
+        f"{_compared(evaluation.paired)}"
     )
     if method in FLOORS and not facts.settings.get("directions"):
         lines.append(
             f"This is a floor: the directions are {FLOORS[method]}, so nothing was learned, and "
             "only what another method does beyond this is its own."
         )
-    if search and search["selection"] and evaluation["search"]:  # else the user named the set
-        several = len(search["selection"]["contenders"]) > 1
+    if search and search.selection and evaluation.search:  # else the user named the set
+        several = len(search.selection["contenders"]) > 1
         lines.append(
-            f"The set was found in {evaluation['search']['trials']} trials on other prompts, and "
+            f"The set was found in {evaluation.search['trials']} trials on other prompts, and "
             f"{'chosen' if several else 'scored again'} on prompts that the search never saw."
         )
-    if atlas and atlas["stability"]:
-        lines.append(stability_summary(atlas["stability"]))
+    if atlas and atlas.stability:
+        lines.append(stability_summary(atlas.stability))
     return lines
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from somatlas.report.read import Facts, MapFile
+from somatlas.report.read import Facts
+from somatlas.runs.map_file import MapFile
 
 _LIGHTEST, _SHADE = 0.06, 0.6  # opacity of the lightest cell, and what the darkest has more
 _SIDES = {"hexagonal": 6, "rectangular": 4}
@@ -18,7 +19,9 @@ def map_cells(facts: Facts) -> list[dict[str, Any]]:
         return []
     darkest = float(facts.map.u_matrix.max()) or 1.0
     shown = _SHADE if facts.map.ordered else 0.0  # no shade where neighbours mean nothing
-    neurons = (facts.atlas or {}).get("neurons") or [None] * len(facts.map.hits)
+    neurons: Sequence[Mapping[str, Any] | None] = [None] * len(facts.map.hits)
+    if facts.atlas and facts.atlas.neurons:
+        neurons = facts.atlas.neurons
     cells = []
     for i, (rank, neuron) in enumerate(zip(facts.map.ranks, neurons, strict=True)):
         x, y = _place(facts.map, i)

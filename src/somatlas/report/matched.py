@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from somatlas.evaluation.pooling import pooled_mean, pooled_rate
+from somatlas.evaluation.tables import plain_table, table_text
 from somatlas.numerics.statistics import wilson
-from somatlas.report.tables import plain_table, table_text
 from somatlas.runs.folder import Run
 from somatlas.runs.remeasure import LEVELS, Level, Measured, chosen_trial
 

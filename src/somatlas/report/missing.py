@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from somatlas.files import read_json
+from somatlas.atlases.record import Atlas
+from somatlas.runs.contents import Inputs
 from somatlas.runs.folder import Run, run_folder
 from somatlas.runs.settings import Config, Stage
 
@@ -28,15 +29,15 @@ def missing_parts(run: Run) -> list[str]:
 
 def impossible_parts(run: Run) -> list[str]:
     """In words, what a figure cannot have, and why: no command makes it from these prompts."""
-    path = run.path("atlas.json")
-    missing = read_json(path).get("missing", {}) if path.exists() else {}
+    atlas = Atlas.read_if_there(run.folder)
+    missing = {} if atlas is None else atlas.missing
     return [f"{what}: {why}" for what, why in missing.items()]
 
 
 def input_notes(run: Run) -> list[str]:
     """What a reader should know of the prompts."""
-    path = run.path("inputs.json")
-    return list(read_json(path)["notes"]) if path.exists() else []
+    inputs = Inputs.read_if_there(run.folder)
+    return [] if inputs is None else inputs.notes
 
 
 def finishing_command(run: Run) -> str:

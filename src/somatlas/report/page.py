@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,16 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 
-from somatlas.evaluation.evaluation import CONDITIONS, read_completions, read_jsonl
+from somatlas.atlases.record import Atlas
+from somatlas.evaluation.effects import Effects
+from somatlas.evaluation.evaluation import Evaluation
+from somatlas.evaluation.in_words import evidence_lines
+from somatlas.evaluation.table import OTHER_ROWS, ROWS
+from somatlas.evaluation.verdicts import by_condition
 from somatlas.files import atomic_file, write_text
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_text
 from somatlas.report.cost_table import cost_rows
-from somatlas.report.evidence import evidence_lines
 from somatlas.report.figures.figure_list import ReportFigure, report_figures
 from somatlas.report.format import rate_text, summary_lines
 from somatlas.report.map_cells import map_cells, map_view
@@ -40,8 +44,9 @@ from somatlas.report.prose import (
     stability_text,
 )
 from somatlas.report.read import Facts, read_facts
-from somatlas.report.summary import OTHER_ROWS, ROWS
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
+from somatlas.searches.result import SearchResult
 
 
 def write_report(run: Run, *, show_completions: bool = False) -> Path:
@@ -89,13 +94,16 @@ def _run_content(run: Run, facts: Facts) -> dict[str, Any]:
 def _measured(run: Run, facts: Facts) -> dict[str, Any]:
     """Rates, evidence, cost and search."""
     evaluation, search = facts.evaluation, facts.search
+    titles = {} if evaluation is None else evaluation.conditions
     return {
-        "rates": _rates(evaluation, facts.ablate, run.config.behaviour is not None),
+        "conditions": list(titles.values()),
+        "rates": _rates(evaluation, facts.effects, run.config.behaviour is not None),
         "evidence": evidence_lines(evaluation) if evaluation else [],
-        "judges": ", ".join(evaluation["judge"]) if evaluation else "",
+        "judges": ", ".join(evaluation.judge) if evaluation else "",
         "judge_rates": _judge_rates(evaluation),
-        "costs": cost_rows(facts.cost) if facts.cost else [],
+        "costs": cost_rows(facts.cost, titles) if facts.cost else [],
         "ranks": ", ".join(map(str, facts.ablated)),
+        "controls": ", ".join(c for c in titles if c not in ("base", "sd", "md")),
         "notes": _leak_note(evaluation),
         "search_text": search_text(search) if search else "",
         "trials": _contenders(search),
@@ -104,82 +112,86 @@ def _measured(run: Run, facts: Facts) -> dict[str, Any]:
 
 def _described(facts: Facts) -> dict[str, Any]:
     """The map, and what the atlas says of it."""
-    atlas = facts.atlas or {}
-    described, stability = "neurons" in atlas, atlas.get("stability")
-    clouds = [{side: s[side] for side in ("harmful", "harmless")} for s in atlas.get("steps", [])]
-    found, contrast, knobs = (atlas.get(n) for n in ("over_refusal", "contrast", "knobs"))
+    atlas = facts.atlas
+    described = atlas is not None and atlas.neurons is not None
+    steps = [] if atlas is None else atlas.steps
+    clouds = [{side: step[side] for side in ("harmful", "harmless")} for step in steps]
+    contrast, knobs = (atlas.contrast, atlas.knobs) if atlas else (None, None)
+    found = atlas.over_refusal if atlas else None
     return {
         "cells": map_cells(facts),
         "view": map_view(facts),
         "described": described,
         "ordered": facts.map is not None and facts.map.ordered,
         "map_text": map_text(facts.map.errors) if facts.map else "",
-        "information_text": information_text(atlas["information"]) if described else "",
+        "information_text": information_text(atlas.information) if atlas and described else "",
         "clouds": clouds,
         "clouds_last": len(clouds) - 1,
         "clouds_n": sum(map(len, clouds[0].values())) if clouds else 0,
-        "relations_text": relations_text(atlas["relations"], atlas["steps"]) if atlas else "",
-        "stability_text": stability_text(stability) if stability else "",
+        "relations_text": relations_text(atlas.relations, atlas.steps) if atlas else "",
+        "stability_text": stability_text(atlas.stability) if atlas and atlas.stability else "",
         "contrast_text": contrast_text(contrast) if contrast else "",
         "contrast": contrast_rows(contrast),
         "refusal_tokens": contrast["tokens"] if contrast else 0,
         "knobs_text": knobs_text(knobs) if knobs else "",
         "over_refusal_text": over_refusal_text(found) if found else "",
-        "refused": _refused(atlas) if found else [],
+        "refused": _refused(atlas) if atlas and found else [],
     }
 
 
 def _rates(
-    evaluation: Mapping[str, Any] | None, effects: Mapping[str, Any] | None, other: bool
+    evaluation: Evaluation | None, effects: Effects | None, other: bool
 ) -> list[dict[str, Any]]:
     if evaluation is None:
         return []
-    test = evaluation["test"]
+    test, names = evaluation.test, list(evaluation.conditions)
     rows = [
         {
             "title": title,
-            "cells": [rate_text(test[c][name]) for c in CONDITIONS],
+            "cells": [rate_text(test[c][name]) for c in names],
             "n": test["base"][name]["n"],
         }
         for name, title in (OTHER_ROWS if other else ROWS).items()
     ]
-    return rows + (_drifts(effects) if effects else [])
+    return rows + (_drifts(effects, names) if effects else [])
 
 
-def _drifts(effects: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _drifts(effects: Effects, names: Sequence[str]) -> list[dict[str, Any]]:
     """KL over the first tokens of harmless replies, and how many replies are shorter."""
     rows = []
-    for tokens, name in ((REPLY_TOKENS, "kl"), (MORE_REPLY_TOKENS, f"kl_{MORE_REPLY_TOKENS}")):
-        n, shorter = effects["kl_replies"], effects[f"{name}_shorter"]
-        title = f"KL on harmless, first {tokens} tokens, nats a token"
+    for tokens, kl, shorter in (
+        (REPLY_TOKENS, effects.kl, effects.kl_shorter),
+        (MORE_REPLY_TOKENS, effects.kl_32, effects.kl_32_shorter),
+    ):
+        said = f"KL on harmless, first {tokens} tokens, nats a token"
         if shorter:
-            title += f" ({shorter} of {n} replies are shorter)"
-        cells = [f"{effects[name][c]:.3f}" for c in CONDITIONS]
-        rows.append({"title": title, "cells": cells, "n": n})
+            said += f" ({shorter} of {effects.kl_replies} replies are shorter)"
+        cells = [f"{kl[c]:.3f}" for c in names]
+        rows.append({"title": said, "cells": cells, "n": effects.kl_replies})
     return rows
 
 
-def _judge_rates(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _judge_rates(evaluation: Evaluation | None) -> list[dict[str, Any]]:
     """Attack success by each judge, where there are several."""
-    if evaluation is None or len(evaluation["by_judge"]) < 2:
+    if evaluation is None or len(evaluation.by_judge) < 2:
         return []
     return [
-        {"title": name, "cells": [rate_text(sides[c]["asr"]) for c in CONDITIONS]}
-        for name, sides in evaluation["by_judge"].items()
+        {"title": name, "cells": [rate_text(sides[c]["asr"]) for c in evaluation.conditions]}
+        for name, sides in evaluation.by_judge.items()
     ]
 
 
-def _leak_note(evaluation: Mapping[str, Any] | None) -> str:
-    if evaluation is None or not any(evaluation["leak"].values()):
+def _leak_note(evaluation: Evaluation | None) -> str:
+    if evaluation is None or not any(evaluation.leak.values()):
         return ""
     return (
-        f"A norm follows the writes: {evaluation['leak']['md']:.0%} of what MD removes before it "
+        f"A norm follows the writes: {evaluation.leak['md']:.0%} of what MD removes before it "
         "comes back."
     )
 
 
-def _contenders(search: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    if search is None or not search["selection"]:
+def _contenders(search: SearchResult | None) -> list[dict[str, str]]:
+    if search is None or not search.selection:
         return []
     return [
         {
@@ -187,14 +199,14 @@ def _contenders(search: Mapping[str, Any] | None) -> list[dict[str, str]]:
             "val": f"{row['val_asr']:.0%}",
             "unseen": f"{row['selection_asr']:.0%}",
         }
-        for row in search["selection"]["contenders"]
+        for row in search.selection["contenders"]
     ]
 
 
-def _refused(atlas: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _refused(atlas: Atlas) -> list[dict[str, Any]]:
     """The borderline prompts that were refused, those nearest the harmful ones first."""
-    rank = {neuron["neuron"]: neuron["rank"] for neuron in atlas["neurons"]}
-    rows = [row for row in atlas["borderline"] if row["refused"]]
+    rank = {neuron["neuron"]: neuron["rank"] for neuron in atlas.neurons or ()}
+    rows = [row for row in atlas.borderline or () if row["refused"]]
     return [
         {
             "prompt": row["prompt"],
@@ -208,17 +220,16 @@ def _refused(atlas: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _completions(run: Run) -> list[dict[str, Any]]:
     if not run.path("verdicts.jsonl").exists():
         return []
-    verdicts = read_jsonl(run.path("verdicts.jsonl"))
-    sides = {c: read_completions(run.path(f"completions/{c}.jsonl")) for c in CONDITIONS}
-    by_side = {c: [v for v in verdicts if v["condition"] == c] for c in CONDITIONS}
+    contents = Contents(run.folder)
+    sides, verdicts = contents.completions, by_condition(contents.verdicts)
     return [
         {
-            "prompt": sides["base"][i].prompt,
-            "kind": sides["base"][i].kind,
-            "verdicts": " / ".join(by_side[c][i]["verdict"] for c in CONDITIONS),
-            "replies": [{"condition": c, "text": sides[c][i].reply} for c in CONDITIONS],
+            "prompt": one.prompt,
+            "kind": one.kind,
+            "verdicts": " / ".join(rows[i].verdict for rows in verdicts.values()),
+            "replies": [{"condition": c, "text": side[i].reply} for c, side in sides.items()],
         }
-        for i in range(len(sides["base"]))
+        for i, one in enumerate(sides["base"])
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from somatlas.directions.methods import FLOORS
+from somatlas.searches.result import SearchResult
 
 
 def map_text(errors: Mapping[str, Any] | None) -> str:
@@ -60,10 +61,10 @@ def information_text(information: Mapping[str, Any] | None) -> str:
     )
 
 
-def search_text(search: Mapping[str, Any]) -> str:
+def search_text(search: SearchResult) -> str:
     """How many sets were tried, which were allowed, and how the winner was chosen."""
-    trials, selection, allowed = search["trials"], search["selection"], search["max_kl"]
-    sets, prompts = _count(len(trials), "set"), _count(search["val"]["n"], "val prompt")
+    trials, selection, allowed = search.trials, search.selection, search.max_kl
+    sets, prompts = _count(len(trials), "set"), _count(search.val["n"], "val prompt")
     text = f"The search tried {sets} of directions on {prompts}"
     if pruned := sum(trial["pruned"] for trial in trials):
         text += f", {pruned} of them ended early because they could not come among the best"

@@ -1,4 +1,4 @@
-"""Representations of both sides of a split: in memory, or read from shards as they are asked for."""
+"""Representations of both sides of a split: in memory, or read from shards when asked for."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import tomli_w
 
-from somatlas.runs.settings import REDONE, STAGES, Config, Stage, read_config_file, read_run_settings
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
 from somatlas.judges.registry import Judges
+from somatlas.measures.layer_choice import LayerChoice
 from somatlas.models.checkpoint import adapter_base
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
@@ -34,6 +34,14 @@ from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import configured_prompts
 from somatlas.runs.recipes import load_recipe
+from somatlas.runs.settings import (
+    REDONE,
+    STAGES,
+    Config,
+    Stage,
+    read_config_file,
+    read_run_settings,
+)
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 
@@ -279,7 +287,7 @@ def chosen_layer(run: Run) -> int:
     if run.config.layer is not None:
         return run.config.layer
     run.needs("layers")
-    return int(read_json(run.path("layers.json"))["layer"])
+    return LayerChoice.read(run.folder).layer
 
 
 def ranks_within(ids: Sequence[int], available: int) -> list[int]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from somatlas.runs.settings import Config
 from somatlas.errors import InputError
-from somatlas.evaluation.evaluation import CONDITIONS, condition_rates, paired_tests, read_jsonl
-from somatlas.files import read_json, write_json, write_jsonl
+from somatlas.evaluation.in_words import paired_line
+from somatlas.evaluation.rates import condition_rates, paired_tests
+from somatlas.evaluation.table import ROWS
+from somatlas.evaluation.tables import plain_table, table_text
+from somatlas.evaluation.verdicts import VerdictRow, by_condition, write_verdicts
+from somatlas.files import write_json
 from somatlas.judges.coherence import CoherenceCheck, check_from_record
 from somatlas.judges.registry import Judges, check_missing
 from somatlas.progress import progress
 from somatlas.prompts.formats import USUAL_COLUMNS, read_rows
 from somatlas.prompts.values import UnreadableError, reply_of, request_of
-from somatlas.report.evidence import paired_line
-from somatlas.report.summary import ROWS
-from somatlas.report.tables import plain_table, table_text
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
+from somatlas.runs.settings import Config
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _REPLIES = ("reply", "response", "completion", "generation", "output")
@@ -66,21 +68,22 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
             advance(len(rows))
     first = next(iter(found))
     verdicts = [
-        {
+        VerdictRow(
             **{name: row[name] for name in ("condition", "kind", "category", "prompt", "sample")},
-            "verdict": found[first]["judgements"][i].verdict.value,
-            "judges": {name: asdict(one["judgements"][i]) for name, one in found.items()},
-        }
+            verdict=found[first]["judgements"][i].verdict.value,
+            judges={name: asdict(one["judgements"][i]) for name, one in found.items()},
+        )
         for i, row in enumerate(rows)
     ]
-    write_jsonl(path.with_name(f"{path.name}.verdicts.jsonl"), verdicts)
-    sides = _sides(verdicts)
+    write_verdicts(path.with_name(f"{path.name}.verdicts.jsonl"), verdicts)
+    sides: dict[str, list[VerdictRow]] = by_condition(verdicts)
     if run is not None:
         own = [
-            {**row, "verdict": row["judges"][names[0]]["verdict"]}
-            for row in read_jsonl(run.path("verdicts.jsonl"))
+            replace(row, verdict=row.judges[names[0]]["verdict"])
+            for row in Contents(run.folder).verdicts
         ]
-        sides = {f"{run.config.name}: {c}": _of(own, c) for c in CONDITIONS} | sides
+        beside = {f"{run.config.name}: {c}": rows for c, rows in by_condition(own).items()}
+        sides = beside | sides
     tests = paired_tests(sides, config.seed)
     rates = {name: condition_rates(side) for name, side in sides.items()}
     write_json(
@@ -164,25 +167,16 @@ def _column(
     return found
 
 
-def _sides(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    names = dict.fromkeys(row["condition"] for row in verdicts)
-    return {name: _of(verdicts, name) for name in names}
-
-
-def _of(verdicts: Sequence[dict[str, Any]], condition: str) -> list[dict[str, Any]]:
-    return [row for row in verdicts if row["condition"] == condition]
-
-
 def _check_of(run: Run, judge: str) -> CoherenceCheck | None:
     """The check that the run's replies went through: its model, its thresholds.
 
     Raises InputError where the run's table has another judge: its rates are not comparable.
     """
     run.needs("judge")
-    record = read_json(run.path("judge.json"))
-    if judge not in record["judges"]:
+    record = Contents(run.folder).judging
+    if judge not in record.judges:
         raise InputError(
-            f"{run.folder} was judged by {', '.join(record['judges'])}, not by {judge}: give the "
+            f"{run.folder} was judged by {', '.join(record.judges)}, not by {judge}: give the "
             "same --judge"
         )
-    return check_from_record(run.lm, record["coherence"]) if record["coherence"] else None
+    return check_from_record(run.lm, record.coherence) if record.coherence else None

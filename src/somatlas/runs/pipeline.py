@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from somatlas.runs.settings import Stage
 from somatlas.runs.folder import Run
+from somatlas.runs.settings import Stage
 from somatlas.runs.stages.ablate_stage import ablate_stage
 from somatlas.runs.stages.atlas_stage import atlas_stage
 from somatlas.runs.stages.cost_stage import cost_stage

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from somatlas.runs.settings import STAGES, Stage
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.errors import InputError, Problems
 from somatlas.evaluation.harness import Harness
 from somatlas.judges.keyword import matcher
-from somatlas.judges.registry import endpoint
 from somatlas.judges.local import label_meanings
+from somatlas.judges.registry import endpoint
 from somatlas.judges.template import template_from_card, template_from_file
 from somatlas.models.chat import check_system, find_format
-from somatlas.models.online import hub_reachable
 from somatlas.models.load import check_device, load_tokenizer
+from somatlas.models.online import hub_reachable
 from somatlas.runs.folder import Run, ranks_within
+from somatlas.runs.settings import STAGES, Stage
 from somatlas.runs.stages.ablate_stage import system_prompts
 from somatlas.runs.stages.cost_stage import perplexity_text
 from somatlas.runs.stages.represent_stage import check_grid

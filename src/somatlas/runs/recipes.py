@@ -9,8 +9,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from somatlas.runs.settings import Config, read_toml
 from somatlas.errors import InputError
+from somatlas.runs.settings import Config, read_toml
 
 
 @dataclass(frozen=True)

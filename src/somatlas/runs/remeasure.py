@@ -14,17 +14,19 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from somatlas.directions.direction_set import DirectionSet
-from somatlas.errors import InputError
-from somatlas.evaluation.evaluation import read_completions, verdict_shares
-from somatlas.files import read_json, write_json
 from somatlas.ablation import Projection
+from somatlas.completions.completion import read_completions
+from somatlas.errors import InputError
+from somatlas.evaluation.rates import verdict_shares
+from somatlas.evaluation.verdicts import VerdictRow
+from somatlas.files import read_json, write_json
 from somatlas.judges import Verdict
 from somatlas.judges.registry import check_missing
 from somatlas.progress import progress
-from somatlas.runs.resident import Resident
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
-from somatlas.runs.stages.ablate_stage import harmful_replies, harmless_drift
+from somatlas.runs.resident import Resident
+from somatlas.runs.stages.ablate_stage import drift_of, harmful_replies
 from somatlas.runs.stages.answer_check import coherence_check
 
 
@@ -69,7 +71,7 @@ def val_trials(run: Run) -> list[dict[str, Any]]:
     """The trials of a run's search that measured refusal and KL; none where ranks were given."""
     if run.config.ids is not None:
         return []
-    trials = read_json(run.path("search.json"))["trials"]
+    trials = Contents(run.folder).search.trials
     return [t for t in trials if t["kl"] is not None and not t["pruned"]]
 
 
@@ -113,10 +115,10 @@ def remeasure(runs: Sequence[Run]) -> None:
 
 def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any]) -> None:
     """Measure sets and keep each once it is measured."""
-    directions = DirectionSet.load(run.path("directions.safetensors"))
+    directions = Contents(run.folder).directions
     base = read_completions(run.path("completions/base.jsonl"))
     judge = run.judges.get(run.config.judge, coherence_check(run))
-    drift = harmless_drift(run)
+    drift = drift_of(run)
     replies = sum(one.kind == "harmful" for one in base)
     with progress("remeasure", len(missing) * replies) as advance:
         for key, ranks in missing.items():
@@ -125,7 +127,7 @@ def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any
             judgements = judge.judge([row.prompt for row in rows], [row.reply for row in rows])
             check_missing(judge, judgements, run.config.max_missing)
             verdicts = [
-                {"kind": "harmful", "prompt": row.prompt, "verdict": j.verdict}
+                VerdictRow("", "harmful", row.category, row.prompt, j.verdict.value)
                 for row, j in zip(rows, judgements, strict=True)
             ]
             kept[key] = {
@@ -154,7 +156,7 @@ class _Keys:
     """
 
     def __init__(self, run: Run) -> None:
-        self.vectors: Tensor = DirectionSet.load(run.path("directions.safetensors")).vectors
+        self.vectors: Tensor = Contents(run.folder).directions.vectors
         settings = run.config.settings_until("ablate")
         del settings["trials"]
         base = hashlib.sha256(run.path("completions/base.jsonl").read_bytes()).hexdigest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from somatlas.runs.settings import Config
 from somatlas.models.language_model import LanguageModel
 from somatlas.runs.folder import Run, model_arguments
+from somatlas.runs.settings import Config
 
 # No judge reads the settings of these stages, nor these of the search's.
 _BEFORE_JUDGES = ("represent", "layers", "map")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from somatlas.ablation import Projection
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.exports.adapter import save_adapter
 from somatlas.exports.card import Provenance
 from somatlas.exports.carried import left_behind
 from somatlas.exports.edited_model import check_new, save_model
 from somatlas.files import write_text
-from somatlas.ablation import Projection
 from somatlas.runs.folder import Run, chosen_layer
 from somatlas.runs.stages.ablate_stage import chosen_directions
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from somatlas.directions.som import SIGMA
 from somatlas.errors import InputError
 from somatlas.models.names import DEFAULT_DATE, DEFAULT_MODEL
-from somatlas.directions.som import SIGMA
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -234,6 +234,11 @@ class Config(BaseModel):
     ids: tuple[int, ...] | None = _of(
         "ablate", None, "ranks to ablate, comma-separated (default: the search's best)"
     )
+    controls: tuple[Method, ...] = _of(
+        "ablate",
+        (),
+        "further conditions: as many directions of each of these methods, comma-separated",
+    )
     test_prompts: Count = _of("ablate", 64, "at most this many test prompts of each kind")
     test_tokens: Count = _of("search", 64, "tokens of a test reply; refusals come late")
 
@@ -358,7 +363,9 @@ class Config(BaseModel):
                 raise ValueError("must be keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL")
         return value
 
-    @field_validator("ids", "refusal_tokens", "more_judges", "tasks", "group", mode="before")
+    @field_validator(
+        "ids", "controls", "refusal_tokens", "more_judges", "tasks", "group", mode="before"
+    )
     @classmethod
     def _parse_list(cls, value: Any) -> Any:
         return [v for v in value.split(",") if v] if isinstance(value, str) else value

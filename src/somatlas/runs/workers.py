@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import torch
 
-from somatlas.runs.settings import ENVIRONMENT_PREFIX, Stage
 from somatlas.errors import InputError
 from somatlas.runs.folder import Run
+from somatlas.runs.settings import ENVIRONMENT_PREFIX, Stage
 
 SHARED: tuple[Stage, ...] = ("represent", "search")  # the stages whose work can be shared
 

@@ -5,7 +5,7 @@ from somatlas.searches.loop import (
     contenders,
     finished_trials,
     pareto_front,
-    search,
+    run_trials,
     within,
 )
 from somatlas.searches.sampler import SubsetSampler
@@ -22,7 +22,7 @@ __all__ = [
     "open_storage",
     "open_study",
     "pareto_front",
-    "search",
+    "run_trials",
     "storage_error",
     "storage_url",
     "within",

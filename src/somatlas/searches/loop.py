@@ -38,7 +38,7 @@ class Outcome:
 Evaluate = Callable[[Sequence[Ranks], float], Sequence[Outcome]]
 
 
-def search(
+def run_trials(
     study: Study,
     space: SubsetSpace,
     evaluate: Evaluate,

@@ -26,7 +26,7 @@ import optuna
 import psutil
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -99,7 +99,7 @@ def storage_error(url: str, error: Exception) -> InputError:
 
 
 def open_study(
-    storage: RDBStorage,
+    storage: BaseStorage,
     name: str,
     sampler: BaseSampler,
     directions: Sequence[Literal["minimize", "maximize"]],
@@ -198,6 +198,8 @@ class Mourner:
         self._seen: dict[int, float] = {}
 
     def __call__(self) -> None:
+        if _backend(self.study) is None:
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(self.study)
@@ -213,8 +215,12 @@ class Mourner:
 @contextmanager
 def heartbeats(study: Study, trials: Sequence[Trial]) -> Iterator[None]:
     """While active, a thread tells the storage that the trials' worker is alive."""
+    backend = _backend(study)
+    if backend is None:
+        yield
+        return
     stop = threading.Event()
-    interval = _backend(study).get_heartbeat_interval()
+    interval = backend.get_heartbeat_interval()
 
     def beat() -> None:
         while not stop.wait(interval):
@@ -234,14 +240,15 @@ def heartbeats(study: Study, trials: Sequence[Trial]) -> Iterator[None]:
 
 
 def _beat(study: Study, trial: Trial) -> None:
-    _backend(study).record_heartbeat(trial._trial_id)
+    if (backend := _backend(study)) is not None:
+        backend.record_heartbeat(trial._trial_id)
 
 
-def _backend(study: Study) -> RDBStorage:
+def _backend(study: Study) -> RDBStorage | None:
+    """The study's database; None for one in memory, which no other process sees."""
     storage = study._storage
     backend = getattr(storage, "_backend", storage)  # Optuna wraps databases in a cache
-    assert isinstance(backend, RDBStorage)
-    return backend
+    return backend if isinstance(backend, RDBStorage) else None
 
 
 def _identity() -> str:

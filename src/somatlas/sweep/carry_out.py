@@ -11,12 +11,12 @@ from typing import Any
 from somatlas.errors import InputError, Problems
 from somatlas.report.cost_table import cost_text
 from somatlas.report.page import write_report
-from somatlas.report.summary import summarise
 from somatlas.runs.folder import Run, model_arguments
 from somatlas.runs.pipeline import WORK
 from somatlas.runs.preflight import check_inputs
 from somatlas.runs.resident import Resident
 from somatlas.runs.settings import Stage
+from somatlas.runs.stages.judge_stage import summarise
 from somatlas.runs.workers import SHARED, share
 from somatlas.sweep.axes import raise_all
 from somatlas.sweep.output import write_record, write_results

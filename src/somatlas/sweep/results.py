@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from somatlas.evaluation.evaluation import OUTCOMES, read_jsonl, verdict_shares
 from somatlas.evaluation.pooling import pooled_mean, pooled_rate
-from somatlas.files import read_json
+from somatlas.evaluation.rates import OUTCOMES, verdict_shares
+from somatlas.evaluation.verdicts import by_condition
 from somatlas.judges.verdict import Verdict
 from somatlas.numerics.statistics import mean_interval, wilson
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 
 # Rates of harmful test prompts that are pooled; what else evaluation.json has stays with its point.
@@ -36,24 +37,24 @@ class Measured:
 
 def measured(run: Run, values: Mapping[str, str]) -> Measured:
     """Read a judged run."""
-    evaluation, ablation = (read_json(run.path(f"{n}.json")) for n in ("evaluation", "ablate"))
+    contents = Contents(run.folder)
+    evaluation, drift = contents.evaluation, contents.effects.kl_by_reply
     conditions = {
-        condition: {**evaluation["test"][condition], "kl": _drift(ablation, condition, run)}
+        condition: {**evaluation.test[condition], "kl": _drift(drift[condition], run)}
         for condition in ("sd", "md")
     }
     row = {
         "name": run.folder.name,
         "settings": dict(values),
-        "layer": evaluation["layer"],
-        "ranks": evaluation["ranks"],
+        "layer": evaluation.layer,
+        "ranks": evaluation.ranks,
         **_search_rates(run),
         "test": conditions["md"],
         "sd": conditions["sd"],
     }
-    verdicts = [v for v in read_jsonl(run.path("verdicts.jsonl")) if v["condition"] == "md"]
+    verdicts = by_condition(contents.verdicts)["md"]
     cells = {name: verdict_shares(verdicts, v, "harmful") for name, v in POOLED.items()}
-    replies = ablation["kl_by_reply"]["md"]
-    return Measured(values, row, {**cells, "kl": {str(n): kl for n, kl in enumerate(replies)}})
+    return Measured(values, row, {**cells, "kl": {str(n): kl for n, kl in enumerate(drift["md"])}})
 
 
 def pooled_lines(points: Sequence[Measured], x: str, parts: Sequence[str]) -> list[dict[str, Any]]:
@@ -95,8 +96,7 @@ def _pooled(points: Sequence[Measured], name: str) -> Mapping[str, Any]:
     return {**_interval(pooled_mean(cells), n), "by_seed": own}
 
 
-def _drift(ablation: Mapping[str, Any], condition: str, run: Run) -> dict[str, Any]:
-    values = ablation["kl_by_reply"][condition]
+def _drift(values: Sequence[float], run: Run) -> dict[str, Any]:
     return _interval(mean_interval(values, run.config.seed) if values else None, len(values))
 
 
@@ -109,10 +109,10 @@ def _search_rates(run: Run) -> dict[str, Any]:
     """ASR on val, where it was the highest of many, and on the selection prompts."""
     if run.config.ids is not None:
         return {"val": None, "selection": None, "optimism": None}
-    search = read_json(run.path("search.json"))
-    selection = search["selection"]
+    search = Contents(run.folder).search
+    selection = search.selection
     return {
-        "val": _rate(search["val"]["asr"], search["val"]["n"]),
+        "val": _rate(search.val["asr"], search.val["n"]),
         "selection": selection and _rate(selection["asr"], selection["n"]),
         "optimism": selection and selection["optimism"],
     }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from somatlas.atlases.record import Atlas
 from somatlas.directions.methods import FLOORS
 from somatlas.measures.drift import REPLY_TOKENS
+from somatlas.measures.layer_choice import LayerChoice
 from somatlas.report.figures.atlas_figures import (
     front_figure,
     layers_figure,
@@ -24,7 +26,9 @@ from somatlas.report.figures.direction_figures import cosine_figure, plane_figur
 from somatlas.report.figures.map_figures import VOID, map_figure
 from somatlas.report.figures.space_figures import grid_figure, scaling_figure
 from somatlas.report.format import rate_text
-from somatlas.report.read import Facts, MapFile, read_facts
+from somatlas.report.read import Facts, read_facts
+from somatlas.runs.map_file import MapFile
+from somatlas.searches.result import SearchResult
 
 Rows = Sequence[Sequence[Any]]
 
@@ -57,21 +61,22 @@ def run_figures(folder: str | Path) -> dict[str, ReportFigure]:
 def report_figures(facts: Facts) -> list[ReportFigure]:
     """The figures that can be drawn."""
     figures = []
-    if facts.layers and len(facts.layers["scores"]) > 1:
+    if facts.layers and len(facts.layers.scores) > 1:
         figures.append(_layers(facts.layers))
     if facts.map:
-        figures.append(_map(facts.map, (facts.atlas or {}).get("neurons"), facts.chosen))
-    if facts.search and facts.search["front"]:
+        figures.append(_map(facts.map, facts.atlas.neurons if facts.atlas else None, facts.chosen))
+    if facts.search and facts.search.front:
         figures.append(_front(facts.search))
     if facts.atlas:
-        steps = facts.atlas["steps"]
-        figures += [_steps(steps), _scaling(steps), _plane(facts), _cosines(facts)]
-        if facts.map and "space" in facts.atlas:
-            figures += [_grid(facts.map, facts.atlas["space"], facts.chosen)]
-            figures += [_cosines_on_map(facts, facts.map)]
-        if stability := facts.atlas["stability"]:
+        steps = facts.atlas.steps
+        figures += [_steps(steps), _scaling(steps), _plane(facts, facts.atlas)]
+        figures += [_cosines(facts, facts.atlas)]
+        if facts.map and facts.atlas.space is not None:
+            figures += [_grid(facts.map, facts.atlas.space, facts.chosen)]
+            figures += [_cosines_on_map(facts, facts.atlas, facts.map)]
+        if stability := facts.atlas.stability:
             figures.append(_stability(stability))
-        knobs = facts.atlas.get("knobs")
+        knobs = facts.atlas.knobs
         if knobs and "borderline" in knobs["differ"]:
             figures.append(_knobs(knobs, facts.chosen))
     return figures
@@ -91,16 +96,17 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     return [row[name] for row in rows]
 
 
-def _layers(layers: Mapping[str, Any]) -> ReportFigure:
-    scores, names = layers["scores"], ("layer", "refusal_score", "kl")
+def _layers(layers: LayerChoice) -> ReportFigure:
+    scores = [asdict(score) for score in layers.scores]
+    names = ("layer", "refusal_score", "kl")
     return ReportFigure(
         "layers",
-        f"Refusal score on harmful and KL on harmless val prompts; layer {layers['layer']} is cut.",
+        f"Refusal score on harmful and KL on harmless val prompts; layer {layers.layer} is cut.",
         lambda: layers_figure(
             _column(scores, "layer"),
             _column(scores, "refusal_score"),
             _column(scores, "kl"),
-            layers["layer"],
+            layers.layer,
         ),
         lambda: [names, *([score[name] for name in names] for score in scores)],
     )
@@ -137,8 +143,8 @@ def _map(
     )
 
 
-def _front(search: Mapping[str, Any]) -> ReportFigure:
-    trials, front, names = search["trials"], search["front"], ("kl", "asr")
+def _front(search: SearchResult) -> ReportFigure:
+    trials, front, names = search.trials, search.front or [], ("kl", "asr")
     on_front = _column(front, "ranks")
 
     def points(rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
@@ -152,8 +158,8 @@ def _front(search: Mapping[str, Any]) -> ReportFigure:
         lambda: front_figure(
             points(trials),
             points(front),
-            next(iter(points([search["val"]])), None),
-            search["max_kl"] and search["max_kl"]["limit"],
+            next(iter(points([search.val])), None),
+            search.max_kl["limit"] if search.max_kl else None,
         ),
         lambda: [
             ["ranks", *names, "pruned", "front", "chosen"],
@@ -163,7 +169,7 @@ def _front(search: Mapping[str, Any]) -> ReportFigure:
                     *(trial[name] for name in names),
                     trial["pruned"],
                     trial["ranks"] in on_front,
-                    trial["ranks"] == search["ranks"],
+                    trial["ranks"] == search.ranks,
                 ]
                 for trial in trials
             ),
@@ -213,10 +219,10 @@ def _scaling(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
     )
 
 
-def _plane(facts: Facts) -> ReportFigure:
-    plane, corners = (facts.atlas or {})["plane"], {}
+def _plane(facts: Facts, atlas: Atlas) -> ReportFigure:
+    plane, corners = atlas.plane, {}
     if facts.evaluation:
-        rates = {c: facts.evaluation["test"][c]["asr"] for c in ("sd", "md")}
+        rates = {c: facts.evaluation.test[c]["asr"] for c in ("sd", "md")}
         corners = {c: f"test ASR {rate_text(rate)} %" for c, rate in rates.items()}
     length = "" if plane["to_scale"] else " These directions are axes, drawn as long as SD."
     return ReportFigure(
@@ -266,24 +272,27 @@ def _joined(edges: Sequence[Sequence[int]], neuron: int) -> list[int]:
     return [two if one == neuron else one for one, two in edges if neuron in (one, two)]
 
 
-def _cosines(facts: Facts) -> ReportFigure:
-    order = range(len((facts.atlas or {})["cosines"]))
-    return _cosine_matrix("cosines", "Cosines between the directions, and with SD.", facts, order)
-
-
-def _cosines_on_map(facts: Facts, found: MapFile) -> ReportFigure:
-    order = [rank for rank in found.ranks if rank is not None]
-    caption = "The same in the order of the neurons on the grid, line by line."
+def _cosines(facts: Facts, atlas: Atlas) -> ReportFigure:
+    order = range(len(atlas.cosines))
     return _cosine_matrix(
-        "cosines-map", caption if found.ordered else f"{caption} Here {VOID}.", facts, order
+        "cosines", "Cosines between the directions, and with SD.", facts, atlas, order
     )
 
 
-def _cosine_matrix(name: str, caption: str, facts: Facts, order: Sequence[int]) -> ReportFigure:
+def _cosines_on_map(facts: Facts, atlas: Atlas, found: MapFile) -> ReportFigure:
+    order = [rank for rank in found.ranks if rank is not None]
+    caption = "The same in the order of the neurons on the grid, line by line."
+    return _cosine_matrix(
+        "cosines-map", caption if found.ordered else f"{caption} Here {VOID}.", facts, atlas, order
+    )
+
+
+def _cosine_matrix(
+    name: str, caption: str, facts: Facts, atlas: Atlas, order: Sequence[int]
+) -> ReportFigure:
     """The matrix with its rows in some order of the ranks, SD's last."""
-    atlas = facts.atlas or {}
-    single = atlas["cosines_with_single"]
-    rows = [[*(atlas["cosines"][i][j] for j in order), single[i]] for i in order]
+    single = atlas.cosines_with_single
+    rows = [[*(atlas.cosines[i][j] for j in order), single[i]] for i in order]
     rows.append([*(single[j] for j in order), 1.0])
     names = [*map(str, order), "SD"]
     chosen = [place for place, rank in enumerate(order) if rank in facts.chosen]

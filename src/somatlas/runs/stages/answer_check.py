@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from somatlas.models.generation import generate
-from somatlas.judges import CoherenceCheck
-from somatlas.completions.kept import KeptReplies
-from somatlas.prompts.prompt_set import Prompt, Split, spread, texts
 from somatlas.completions.cache import ReplyStore, model_key
+from somatlas.completions.kept import KeptReplies
+from somatlas.judges import CoherenceCheck
+from somatlas.models.generation import generate
 from somatlas.models.reply import Reply
+from somatlas.prompts.prompt_set import Prompt, Split, spread, texts
 from somatlas.runs.folder import Run
 
 _CALIBRATION_PROMPTS = 64  # harmless val prompts

@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from somatlas.ablation import Projection
 from somatlas.atlases import cochran_q, contrast_sides, one_knob_test
 from somatlas.atlases.contrast import Side
-from somatlas.directions.methods import Contrast
 from somatlas.directions.direction_set import DirectionSet, mean_difference
+from somatlas.directions.methods import Contrast
 from somatlas.measures.drift import Drift
 from somatlas.numerics.geometry import cosine_matrix
-from somatlas.ablation import Projection
+from somatlas.numerics.statistics import mcnemar, wilson
 from somatlas.progress import progress
 from somatlas.prompts import general_prompts
 from somatlas.prompts.prompt_set import spread, texts
 from somatlas.representations.extract import residual_stream
 from somatlas.runs.folder import Run
-from somatlas.runs.stages.search_stage import Trials
-from somatlas.numerics.statistics import mcnemar, wilson
+from somatlas.searches.trials import Asking
 
 _PROMPTS = 32  # test prompts a kind that are answered under each ablation
 _KINDS = {
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 
 def controls(
-    run: Run, contrast: Contrast, directions: DirectionSet, trials: Trials, drift: Drift
+    run: Run, contrast: Contrast, directions: DirectionSet, trials: Asking, drift: Drift
 ) -> dict[str, Any]:
     """What atlas.json has under `contrast` and `knobs`; the model as it is answers once for both.
 

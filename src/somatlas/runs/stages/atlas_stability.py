@@ -10,8 +10,8 @@ from scipy.spatial.distance import cdist
 
 from somatlas.atlases import stability
 from somatlas.atlases.stability import Method
-from somatlas.directions.methods import FLOORS, METHODS, Contrast
 from somatlas.directions.direction_set import DirectionSet, mean_difference
+from somatlas.directions.methods import FLOORS, METHODS, Contrast
 from somatlas.progress import progress
 from somatlas.runs.folder import Run
 from somatlas.runs.stages.ablate_stage import chosen_directions

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from somatlas.ablation import Projection
 from somatlas.atlases import (
     describe_neurons,
     geometry_at,
@@ -20,28 +21,29 @@ from somatlas.atlases import (
     space,
 )
 from somatlas.atlases.neurons import category_information
+from somatlas.atlases.record import Atlas
 from somatlas.directions.direction_set import DirectionSet
-from somatlas.measures.drift import Drift
+from somatlas.directions.som import SOM
 from somatlas.errors import InputError
-from somatlas.evaluation.evaluation import read_jsonl
-from somatlas.files import read_json, read_tensors, write_json
-from somatlas.numerics.geometry import cosine_matrix, unit_rows
-from somatlas.ablation import Projection
+from somatlas.files import read_json, read_tensors
 from somatlas.judges import Verdict
+from somatlas.measures.drift import Drift
 from somatlas.measures.layer_rule import first_token_log_probabilities, refusal_scores
+from somatlas.numerics.geometry import cosine_matrix, unit_rows
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.prompt_set import spread, texts
-from somatlas.representations.store import RepresentationStore
 from somatlas.representations.extract import residual_stream
+from somatlas.representations.store import RepresentationStore
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer
-from somatlas.directions.som import SOM
-from somatlas.runs.stages.ablate_stage import chosen_directions, harmless_drift
+from somatlas.runs.stages.ablate_stage import chosen_directions, drift_of
 from somatlas.runs.stages.atlas_controls import controls
+from somatlas.runs.stages.atlas_stability import stability_of
 from somatlas.runs.stages.map_stage import contrast_of, make_map
 from somatlas.runs.stages.represent_stage import token_read
-from somatlas.runs.stages.search_stage import Trials
-from somatlas.runs.stages.atlas_stability import stability_of
+from somatlas.runs.stages.search_stage import asking
+from somatlas.searches.trials import Asking
 
 _ANSWERED = 32  # test prompts a side that are answered at every step
 _CLOUD = 100  # test prompts a side whose geometry is measured there
@@ -64,7 +66,7 @@ def atlas_stage(run: Run) -> None:
     single = DirectionSet.load(run.path("single_direction.safetensors")).vectors.double().numpy()
     to_scale = config.method not in _AXES
     drawn = vectors if to_scale else unit_rows(vectors) * np.linalg.norm(single)
-    trials, drift = Trials(run, directions), harmless_drift(run)
+    trials, drift = asking(run), drift_of(run)
     content: dict[str, Any] = {
         "layer": layer,
         "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
@@ -83,11 +85,11 @@ def atlas_stage(run: Run) -> None:
     content |= controls(run, contrast, directions, trials, drift)
     if config.method == "som":
         content |= _neurons(run, layer, harmful, harmless, directions)
-    write_json(run.path("atlas.json"), content)
+    Atlas(**content).write(run.folder)
 
 
 def _steps(
-    run: Run, layer: int, directions: DirectionSet, trials: Trials, drift: Drift
+    run: Run, layer: int, directions: DirectionSet, trials: Asking, drift: Drift
 ) -> list[dict[str, Any]]:
     """Ablate 0, 1, ... directions: the chosen ranks first, then the others in order."""
     ranks, vectors = chosen_directions(run)
@@ -141,9 +143,7 @@ def _neurons(
     som.weights_ = tensors["weights"].numpy()
     scores = np.full(len(prompts), np.nan)
     places = spread(range(len(prompts)), _SCORED)
-    tokens = (
-        read_json(run.path("layers.json"))["refusal_tokens"]["ids"] if run.is_done("layers") else []
-    )
+    tokens = Contents(run.folder).layers.refusal_tokens["ids"] if run.is_done("layers") else []
     if tokens:
         log_p = first_token_log_probabilities(
             run.lm, [prompts[i].text for i in places], run.config.batch_size
@@ -184,8 +184,8 @@ def _borderline(
     whether the model refused them."""
     rows = [
         row
-        for row in read_jsonl(run.path("verdicts.jsonl"))
-        if row["kind"] == "borderline" and row["condition"] == "base"
+        for row in Contents(run.folder).verdicts
+        if row.kind == "borderline" and row.condition == "base"
     ]
     rows = rows[: len(run.prompts.borderline["test"])]  # the first reply to each
     prompts: Sequence[Prompt] = run.prompts.borderline["test"]
@@ -204,10 +204,10 @@ def _borderline(
             "prompt": prompt.text,
             "neuron": int(neuron),
             "place": round(float(place), 4),
-            "refused": row["verdict"] == Verdict.REFUSED,
+            "refused": row.verdict == Verdict.REFUSED,
         }
         for prompt, neuron, place, row in zip(
             prompts, som.predict(vectors), places, rows, strict=True
         )
-        if row["verdict"] != Verdict.MISSING
+        if row.verdict != Verdict.MISSING
     ]

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from somatlas.evaluation.cost import Measure, reply_measures, window_losses
-from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
+from somatlas.completions.completion import Completion
 from somatlas.errors import InputError
-from somatlas.evaluation.evaluation import CONDITIONS, read_completions, read_jsonl, verdict_shares
-from somatlas.files import read_json, read_text, write_json
+from somatlas.evaluation.cost import Cost, Measure, reply_measures, window_losses
 from somatlas.evaluation.harness import Harness
-from somatlas.judges import Verdict
+from somatlas.evaluation.rates import verdict_shares
+from somatlas.evaluation.verdicts import VerdictRow, by_condition
+from somatlas.files import read_text
+from somatlas.judges.verdict import Verdict
+from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.progress import progress
+from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 from somatlas.runs.stages.ablate_stage import chosen_directions, conditions
 
@@ -22,25 +24,25 @@ from somatlas.runs.stages.ablate_stage import chosen_directions, conditions
 def cost_stage(run: Run) -> None:
     """Write cost.json: a summary of every measure."""
     run.needs("judge")
-    config, lm = run.config, run.lm
+    config, lm, contents = run.config, run.lm, Contents(run.folder)
     text = None if config.perplexity is None else perplexity_text(config.perplexity)
     harness = None
     if config.tasks:
         harness = Harness(config.tasks, config.task_folder, config.task_limit, config.seed)
-    effects = read_json(run.path("ablate.json"))
-    verdicts = read_jsonl(run.path("verdicts.jsonl"))
+    effects, sides = contents.effects, by_condition(contents.verdicts)
     measures = [
-        _drift(REPLY_TOKENS, effects["kl_by_reply"]),
-        _drift(MORE_REPLY_TOKENS, effects[f"kl_{MORE_REPLY_TOKENS}_by_reply"]),
-        *(_refusals(verdicts, kind) for kind in ("harmless", "borderline")),
-        *reply_measures(lm, {c: _harmless(run, c) for c in CONDITIONS}),
+        _drift(REPLY_TOKENS, effects.kl_by_reply),
+        _drift(MORE_REPLY_TOKENS, effects.kl_32_by_reply),
+        *(_refusals(sides, kind) for kind in ("harmless", "borderline")),
+        *reply_measures(lm, {c: _harmless(own) for c, own in contents.completions.items()}),
     ]
     losses: dict[str, list[float]] = {}
     scores: dict[str, dict[str, list[float]]] = {}
     if text is not None or harness is not None:
         _, vectors = chosen_directions(run)
-        with progress("cost", len(CONDITIONS)) as advance:
-            for condition, projection in conditions(run, vectors).items():
+        edits = conditions(run, vectors)
+        with progress("cost", len(edits)) as advance:
+            for condition, projection in edits.items():
                 with lm.ablate(projection):
                     if text is not None:
                         losses[condition] = window_losses(lm, text)
@@ -52,7 +54,7 @@ def cost_stage(run: Run) -> None:
     for task in scores.get("base", {}):
         measures.append(Measure(task, "score", {c: scores[c][task] for c in scores}))
     found = [one.summary(config.seed) for one in measures if one.values["base"]]
-    write_json(run.path("cost.json"), {"measures": found})
+    Cost(measures=found).write(run.folder)
 
 
 def perplexity_text(path: str) -> str:
@@ -63,29 +65,25 @@ def perplexity_text(path: str) -> str:
     return text
 
 
-def _drift(tokens: int, kl: Mapping[str, list[float]]) -> Measure:
-    return Measure(
-        f"KL on harmless replies, {tokens} tokens",
-        "nats a token",
-        {"base": [0.0] * len(kl["sd"]), **{c: kl[c] for c in ("sd", "md")}},
-    )
+def _drift(tokens: int, kl: Mapping[str, Sequence[float]]) -> Measure:
+    """The model as it is does not drift from itself."""
+    replies = max(map(len, kl.values()))
+    values = {c: [0.0] * replies if c == "base" else own for c, own in kl.items()}
+    return Measure(f"KL on harmless replies, {tokens} tokens", "nats a token", values)
 
 
-def _refusals(verdicts: Sequence[Mapping[str, Any]], kind: str) -> Measure:
+def _refusals(sides: Mapping[str, Sequence[VerdictRow]], kind: str) -> Measure:
     """Over-refusal: of each prompt with a verdict in all conditions, its share of refusals."""
-    sides = {
-        c: verdict_shares([v for v in verdicts if v["condition"] == c], Verdict.REFUSED, kind)
-        for c in CONDITIONS
-    }
-    common = [p for p in sides["base"] if all(p in side for side in sides.values())]
-    values = {c: [side[p] for p in common] for c, side in sides.items()}
+    shares = {c: verdict_shares(rows, Verdict.REFUSED, kind) for c, rows in sides.items()}
+    common = [p for p in shares["base"] if all(p in side for side in shares.values())]
+    values = {c: [side[p] for p in common] for c, side in shares.items()}
     return Measure(f"refusal on {kind} prompts", "share", values)
 
 
-def _harmless(run: Run, condition: str) -> list[list[str]]:
+def _harmless(completions: Sequence[Completion]) -> list[list[str]]:
     """The replies to each harmless prompt."""
     replies: dict[str, list[str]] = defaultdict(list)
-    for one in read_completions(run.path(f"completions/{condition}.jsonl")):
+    for one in completions:
         if one.kind == "harmless":
-            replies[one.prompt].append(one.reply)
+            replies[one.prompt_id].append(one.reply)
     return list(replies.values())

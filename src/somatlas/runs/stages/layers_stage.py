@@ -9,7 +9,6 @@ from torch import Tensor
 
 from somatlas.files import read_json, write_json
 from somatlas.measures.layer_choice import (
-    LayerChoice,
     RuleData,
     kept_candidates,
     rule_prompts,

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from somatlas.atlases import map_errors
-from somatlas.directions.methods import METHODS, Contrast
-from somatlas.runs.settings import Config
 from somatlas.directions.direction_set import DirectionSet, mean_difference
+from somatlas.directions.methods import METHODS, Contrast
+from somatlas.directions.som import SOM
 from somatlas.files import read_json, read_tensors, write_json, write_tensors
 from somatlas.report.figures.map_figures import map_figure, save_figure
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import Run, chosen_layer
-from somatlas.directions.som import SOM
+from somatlas.runs.settings import Config
 
 
 def map_stage(run: Run) -> None:

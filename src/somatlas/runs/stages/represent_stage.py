@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from somatlas.errors import InputError
-from somatlas.files import write_json
 from somatlas.models.generation import first_reply_tokens
 from somatlas.models.language_model import ended_at
 from somatlas.models.prompt_check import check_prompts
 from somatlas.progress import note, progress
 from somatlas.prompts.prompt_set import SPLITS, texts
-from somatlas.representations.store import SIDES, RepresentationStore, Side
 from somatlas.representations.extract import check_layers, residual_stream
+from somatlas.representations.store import SIDES, RepresentationStore, Side
+from somatlas.runs.contents import Inputs
 from somatlas.runs.folder import Run
 
 
@@ -36,7 +36,7 @@ def represent_stage(run: Run) -> None:
         if config.layer not in layers:
             raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
     run.begin("represent", model=run.model_record())
-    write_json(run.path("inputs.json"), _inputs(run))
+    _inputs(run).write(run.folder)
     counts = {side: len(prompts[side]) for side in SIDES}
     token = f"prompt {config.token_position}"
     if config.reply_token is not None:
@@ -67,7 +67,7 @@ def represent_stage(run: Run) -> None:
         )
 
 
-def _inputs(run: Run) -> dict[str, Any]:
+def _inputs(run: Run) -> Inputs:
     """How prompts are put to the model, and what a reader should know of them."""
     c, chat = run.config, run.lm.chat
     room = {"train": 0, "val": c.search_tokens or c.test_tokens, "test": c.test_tokens}
@@ -79,11 +79,11 @@ def _inputs(run: Run) -> dict[str, Any]:
         own = [prompt for side in sides for prompt in texts(side.get(split, ()))]
         for said in check_prompts(run.lm, own, room[split]):
             notes.append(f"of the {split} prompts {said}")
-    return {
-        "notes": notes,
-        "date": c.date if chat is not None and chat.dated else None,
-        "content_in_parts": [] if chat is None else list(chat.parts),
-    }
+    return Inputs(
+        notes=notes,
+        date=c.date if chat is not None and chat.dated else None,
+        content_in_parts=[] if chat is None else list(chat.parts),
+    )
 
 
 def check_grid(run: Run) -> None:

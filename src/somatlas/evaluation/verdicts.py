@@ -1,0 +1,147 @@
+"""Verdicts: a row a reply, with what every judge said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from somatlas.completions.completion import Completion
+from somatlas.errors import InputError
+from somatlas.files import read_jsonl, write_jsonl
+from somatlas.judges.registry import check_missing
+from somatlas.judges.repetition import repetition
+from somatlas.judges.verdict import Judge, Judgement
+from somatlas.models.language_model import LanguageModel
+from somatlas.progress import progress
+from somatlas.prompts.prompt_set import prompt_id
+
+LATE = (32, 96, 256, 512)  # tokens within which a refusal is looked for
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One reply of one condition, judged; a line of verdicts.jsonl.
+
+    verdict : the first judge's, which makes the table. judges : of each judge its verdict, and
+    score and reason where it gives them. reasoning_verdict : the first judge's on what was thought
+    aloud, None where nothing was. shown_within : the least of 32, 96, 256, 512 tokens, or of the
+    reply's own, within which the behaviour shows; None where it does not. repetition : share of the
+    reply's 4-grams that are repeats. prompt, system and sample say which of a condition's replies
+    it is, as do prompt_id, system and sample.
+    """
+
+    condition: str
+    kind: str
+    category: str
+    prompt: str
+    verdict: str
+    system: str = ""
+    sample: int = 0
+    ended: bool | None = None
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reasoning_verdict: str | None = None
+    shown_within: int | None = None
+    repetition: float | None = None
+    prompt_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.prompt_id:
+            object.__setattr__(self, "prompt_id", prompt_id(self.prompt))
+
+
+def read_verdicts(path: Path) -> list[VerdictRow]:
+    """The rows of a verdicts file; raises InputError where it is missing, damaged or another's."""
+    try:
+        return [VerdictRow(**row) for row in read_jsonl(path)]
+    except TypeError as error:
+        reason = str(error).removeprefix("VerdictRow.__init__() ")
+        raise InputError(f"{path} holds no verdicts ({reason}): judge the replies again") from None
+
+
+def write_verdicts(path: Path, rows: Iterable[VerdictRow]) -> None:
+    """Write a verdicts file, all or nothing."""
+    write_jsonl(path, map(asdict, rows))
+
+
+def by_condition(rows: Iterable[VerdictRow]) -> dict[str, list[VerdictRow]]:
+    """The rows of each condition, in the order in which conditions first come."""
+    sides: dict[str, list[VerdictRow]] = {}
+    for row in rows:
+        sides.setdefault(row.condition, []).append(row)
+    return sides
+
+
+def judged(
+    lm: LanguageModel,
+    completions: Mapping[str, Sequence[Completion]],
+    judges: Sequence[Judge],
+    *,
+    shows: Callable[[str], bool],
+    tokens: int,
+    max_missing: float = 1.0,
+) -> list[VerdictRow]:
+    """Every condition's completions, judged by all of the judges; the first one's verdicts count.
+
+    shows : whether a text shows the behaviour. tokens : of a reply at most. max_missing : the share
+    of replies that a judge may leave without a verdict; raises InputError for more.
+    """
+    every = [one for side in completions.values() for one in side]
+    found = []
+    with progress("judge", len(every) * len(judges)) as advance:
+        for judge in judges:
+            judgements = judge.judge([c.prompt for c in every], [c.reply for c in every])
+            check_missing(judge, judgements, max_missing)
+            found.append(judgements)
+            advance(len(every))
+    thoughts = _thoughts(judges[0], every)
+    within = [n for n in LATE if n <= tokens]
+    conditions = [name for name, side in completions.items() for _ in side]
+    return [
+        VerdictRow(
+            condition=condition,
+            kind=one.kind,
+            category=one.category,
+            prompt=one.prompt,
+            verdict=given[0].verdict.value,
+            system=one.system,
+            sample=one.sample,
+            ended=one.ended,
+            judges={j.name: _plain(v) for j, v in zip(judges, given, strict=True)},
+            reasoning_verdict=thought,
+            shown_within=_shown_within(lm, one.reply, shows, within),
+            repetition=round(repetition(lm.text_ids(one.reply)), 4),
+            prompt_id=one.prompt_id,
+        )
+        for condition, one, thought, *given in zip(conditions, every, thoughts, *found, strict=True)
+    ]
+
+
+def _thoughts(judge: Judge, every: Sequence[Completion]) -> list[str | None]:
+    """The judge's verdict on what each model thought aloud, None where it did not."""
+    rows = [i for i, one in enumerate(every) if one.reasoning]
+    verdicts: list[str | None] = [None] * len(every)
+    found = judge.judge([every[i].prompt for i in rows], [every[i].reasoning for i in rows])
+    for i, judgement in zip(rows, found, strict=True):
+        verdicts[i] = judgement.verdict.value
+    return verdicts
+
+
+def _shown_within(
+    lm: LanguageModel, reply: str, shows: Callable[[str], bool], tokens: Sequence[int]
+) -> int | None:
+    """The least of the token counts after which the reply shows the behaviour; None for none."""
+    if not shows(reply):
+        return None
+    ids = lm.text_ids(reply)
+    for count in tokens:
+        if len(ids) <= count or shows(str(lm.tokenizer.decode(ids[:count]))):
+            return count
+    return len(ids)
+
+
+def _plain(judgement: Judgement) -> Mapping[str, Any]:
+    values = {"score": judgement.score, "reason": judgement.reason}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {"verdict": judgement.verdict.value, **given}

@@ -1,0 +1,190 @@
+"""What a trial measures: replies under the ablation of a set of directions, judged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from somatlas.ablation import Projection, RowProjections
+from somatlas.ablation.projection import Mode
+from somatlas.judges.coherence import Coherent
+from somatlas.judges.registry import check_missing
+from somatlas.judges.verdict import Judge, Verdict
+from somatlas.measures.drift import Drift
+from somatlas.models.generation import generate
+from somatlas.models.language_model import LanguageModel
+from somatlas.searches.loop import Outcome
+from somatlas.searches.space import Ranks
+from somatlas.searches.watch import RefusalWatch
+
+REFUSAL_TOKENS = 48  # of a reply that is asked for a refusal alone
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a model is asked while directions are ablated, and who judges what it says.
+
+    judge : of attack success. refusal_judge : of refusals alone, for which no check of answers is
+    needed. settled : of a reply's beginning, whether it refuses whatever follows, so that it may
+    end; None where that is not known of the judge. tokens : of a reply. refusal_tokens : of a
+    reply that is asked for a refusal alone. lanes : ablations side by side in one batch, each of
+    batch_size prompts. max_missing : share of replies that a judge may leave without a verdict.
+    """
+
+    lm: LanguageModel
+    judge: Judge
+    refusal_judge: Judge
+    settled: Callable[[str], bool] | None = None
+    tokens: int = 64
+    refusal_tokens: int = REFUSAL_TOKENS
+    lanes: int = 4
+    batch_size: int = 128
+    max_missing: float = 0.02
+
+    @classmethod
+    def by(cls, judge: Judge, lm: LanguageModel, **how: Any) -> Self:
+        """With a judge of attack success; without its check of answers it judges refusals too."""
+        inner = judge.inner if isinstance(judge, Coherent) else judge
+        unchecked = Coherent(inner, None) if isinstance(judge, Coherent) else judge
+        return cls(lm, judge, unchecked, getattr(inner, "settled", None), **how)
+
+    def shares(
+        self, projections: Sequence[Projection], prompts: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """Share of each verdict on prompts, of the model as it is and under each projection."""
+        n = len(prompts)
+        replies = self.replies(prompts, [], self.watch(n, 1))
+        replies += self.replies(prompts, projections, self.watch(n, len(projections)))
+        shares = [self.verdicts(prompts, replies[i : i + n]) for i in range(0, len(replies), n)]
+        return [
+            {
+                "asr": share[Verdict.COMPLIED],
+                "refusal": share[Verdict.REFUSED],
+                "babble": share[Verdict.INCOHERENT],
+                "off_topic": share[Verdict.OFF_TOPIC],
+            }
+            for share in shares
+        ]
+
+    def refusals(
+        self, projections: Sequence[Projection], prompts: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(1 + p, n): 1 where the reply to a prompt refuses, 0 where not, NaN without a verdict, of
+        the model as it is and under each projection, a lane each."""
+        judge, n = self.refusal_judge, len(prompts)
+        lanes = range(0, len(projections), self.lanes)
+        verdicts: list[Verdict] = []
+        for batch in ([], *(projections[i : i + self.lanes] for i in lanes)):
+            watch = self.watch(n, max(1, len(batch)))
+            replies = self.replies(prompts, batch, watch, self.refusal_tokens)
+            judgements = judge.judge([*prompts] * max(1, len(batch)), replies)
+            check_missing(judge, judgements, self.max_missing)
+            verdicts += [j.verdict for j in judgements]
+        refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
+        return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
+
+    def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
+        """Share of each verdict among those given; raises InputError where too many are missing."""
+        judgements = self.judge.judge(prompts, replies)
+        check_missing(self.judge, judgements, self.max_missing)
+        given = Counter(j.verdict for j in judgements)
+        n = len(judgements) - given[Verdict.MISSING]
+        return {v: given[v] / max(1, n) for v in Verdict}
+
+    def replies(
+        self,
+        prompts: Sequence[str],
+        projections: Sequence[Projection] = (),
+        watch: RefusalWatch | None = None,
+        tokens: int | None = None,
+    ) -> list[str]:
+        """The answers to every prompt, under one projection after another, thoughts left out."""
+        rows = RowProjections(projections) if len(projections) > 1 else None
+        with self.lm.ablate(rows or next(iter(projections), None)):
+            replies = generate(
+                self.lm,
+                prompts,
+                max_new_tokens=tokens or self.tokens,
+                batch_size=self.batch_size * max(1, len(projections)),
+                ablations=rows,
+                watch=watch,
+            )
+        return [self._answer(reply) for reply in replies]
+
+    def watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
+        """What ends replies that are settled, and trials below the threshold."""
+        if self.settled is None:
+            return None
+        return RefusalWatch(prompts, trials, self._is_settled, threshold)
+
+    def _is_settled(self, text: str) -> bool:
+        """Thoughts settle nothing."""
+        return self.settled is not None and self.settled(self._answer(text))
+
+    def _answer(self, reply: str) -> str:
+        return self.lm.part_reasoning(reply, opened=self._opened).answer
+
+    @cached_property
+    def _opened(self) -> bool:
+        return self.lm.opens_reasoning("Hello")  # the template's own doing, whatever is asked
+
+
+class Trials:
+    """Evaluates sets of ranks on the resident model (`somatlas.searches.loop.Evaluate`).
+
+    vectors : (r, d) directions in rank order. harmful : the prompts that every trial answers.
+    drift : on harmless replies, where KL is an objective or a limit; no trial is ended early then.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        vectors: Tensor,
+        harmful: Sequence[str],
+        *,
+        mode: Mode = "sequential",
+        drift: Drift | None = None,
+    ) -> None:
+        self.asking, self.vectors, self.mode = asking, vectors, mode
+        self.harmful, self.drift = list(harmful), drift
+
+    def __call__(self, points: Sequence[Ranks], threshold: float) -> list[Outcome]:
+        """An outcome a point; a trial that falls below the threshold is ended and pruned, where
+        ASR is the only objective."""
+        projections = [self.projection(ranks) for ranks in points]
+        n = len(self.harmful)
+        watch = self.asking.watch(n, len(points), threshold if self.drift is None else 0.0)
+        replies = self.asking.replies(self.harmful, projections, watch)
+        outcomes = []
+        for place, projection in enumerate(projections):
+            if watch is not None and watch.hopeless(place):
+                bound = watch.bound(place)
+                outcomes.append(Outcome(bound, 1 - bound, 0.0, pruned=True))
+                continue
+            share = self.asking.verdicts(self.harmful, replies[place * n : (place + 1) * n])
+            outcomes.append(
+                Outcome(
+                    share[Verdict.COMPLIED],
+                    share[Verdict.REFUSED],
+                    share[Verdict.INCOHERENT],
+                    share[Verdict.OFF_TOPIC],
+                    None if self.drift is None else self.drift.under(projection),
+                )
+            )
+        return outcomes
+
+    def projection(self, ranks: Sequence[int]) -> Projection:
+        """The ablation of a set of ranks."""
+        return Projection(self.vectors[list(ranks)], self.mode)
+
+    def asr(self, ranks: Ranks, prompts: Sequence[str]) -> float:
+        """ASR of a set of ranks on other prompts."""
+        replies = self.asking.replies(prompts, [self.projection(ranks)])
+        return self.asking.verdicts(prompts, replies)[Verdict.COMPLIED]
