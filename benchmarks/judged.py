@@ -28,7 +28,6 @@ TEMPLATE = JudgeTemplate("Request: {prompt}\nReply: {reply}\nDone, yes or no?", 
 def measure(folder: Path, saved: Path) -> None:
     """folder : of the run. saved : the model's checkpoint, which is the judge's too."""
     trials, space, points = trials_of(folder)
-    trials.config = trials.config.model_copy(update={"judge": "yesno:benchmark"})
     trials.judge = load_yes_no(str(saved), template=TEMPLATE, device="cpu", trust_remote_code=False)
 
     def paper_trial(ranks: tuple[int, ...]) -> None:

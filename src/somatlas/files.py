@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from somatlas.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+K = TypeVar("K", bound=str | int)
+V = TypeVar("V")
 
 _METADATA_KEY = "somatlas"
 
@@ -109,6 +112,62 @@ def appended_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+class JsonlCache(Generic[K, V]):
+    """Values by key in a file that grows by a line each, for several threads; a later line wins.
+
+    What a killed writer cut short, or what `decode` cannot read, is left out, and so made again.
+
+    path : the file; None keeps the values in memory alone. encode : the fields of a value's line,
+    plain JSON. decode : the value of such a line; its KeyError, TypeError or ValueError means that
+    it holds none. key : the name of the field that holds the key.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        encode: Callable[[V], Mapping[str, Any]],
+        decode: Callable[[Mapping[str, Any]], V],
+        key: str = "key",
+    ) -> None:
+        self.path, self.key = path, key
+        self._encode, self._lock = encode, Lock()
+        self._known: dict[K, V] = {}
+        for row in [] if path is None else appended_rows(path):
+            try:
+                self._known[row[key]] = decode(row)
+            except (KeyError, TypeError, ValueError):
+                continue
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: K) -> V | None:
+        """The value under the key, None where there is none."""
+        return self._known.get(key)
+
+    def all(self) -> dict[K, V]:
+        """Every value by its key, in the order they came."""
+        return dict(self._known)
+
+    def put(self, values: Mapping[K, V]) -> None:
+        """Keep values, with one write of the file."""
+        with self._lock:
+            self._known.update(values)
+            if self.path is not None:
+                rows = [{self.key: key, **self._encode(value)} for key, value in values.items()]
+                append_rows(self.path, rows)
+
+    def drop(self) -> None:
+        """Remove the file and forget the values."""
+        with self._lock:
+            self._known.clear()
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file; raises InputError naming the file where that fails."""
     try:
@@ -125,6 +184,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     The metadata is one JSON text under one key: safetensors writes several keys in random order,
     and equal runs must give equal files.
     """
+    from safetensors import SafetensorError  # here: who reads verdicts needs no torch
+    from safetensors.torch import save_file
+
     described = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     with atomic_file(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -136,6 +198,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata; raises InputError where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         raise InputError(f"{path} does not exist")
     try:

@@ -303,15 +303,20 @@ def _label(folder: Path, kind: str, limit: int | None) -> None:
     Shows replies to harmful prompts. The labels are kept in RUN/labels.jsonl, and once there are
     some every judge is scored against them.
     """
-    from somatlas.evaluation.labels import label, to_label
+    from somatlas.evaluation.evaluation import CONDITIONS, read_completions
+    from somatlas.evaluation.labels import label, labels_at, to_label
     from somatlas.report.agreement_table import agreement_text
     from somatlas.runs.folder import run_at
 
     run = run_at(folder)
-    rows = to_label(run, kind.split(","), limit)
-    given = label(run, rows, lambda question: str(click.prompt(question)), click.echo)
-    click.echo(f"{given} labels given; kept in {run.path('labels.jsonl')}")
-    if run.is_done("judge") and run.path("labels.jsonl").exists():
+    run.needs("ablate")
+    files = [run.path(f"completions/{condition}.jsonl") for condition in CONDITIONS]
+    completions = [one for file in files for one in read_completions(file)]
+    rows = to_label(completions, kind.split(","), limit, run.config.seed)
+    path = run.path("labels.jsonl")
+    given = label(labels_at(path), rows, lambda text: str(click.prompt(text)), click.echo)
+    click.echo(f"{given} labels given; kept in {path}")
+    if run.is_done("judge") and path.exists():
         click.echo(agreement_text(run, show_completions=False))
 
 

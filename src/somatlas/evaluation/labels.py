@@ -1,6 +1,6 @@
 """A person's verdicts on a run's replies, given in the terminal without seeing the condition.
 
-RUN/labels.jsonl   one line a reply: its key, the label, in the order they were given
+labels.jsonl   one line a reply: its key, the label, in the order they were given
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from somatlas.errors import InputError
-from somatlas.evaluation.evaluation import CONDITIONS, Completion, read_completions
-from somatlas.files import append_row, appended_rows
+from somatlas.evaluation.evaluation import Completion
+from somatlas.files import JsonlCache
 from somatlas.judges.verdict import Verdict
-from somatlas.runs.folder import Run
 
 KEYS = {
     "c": Verdict.COMPLIED,
@@ -38,46 +38,41 @@ class ToLabel:
         return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
-def read_labels(run: Run) -> dict[str, str]:
-    """Labels by reply key; a line that is none is left out."""
-    labels = {}
-    for row in appended_rows(run.path("labels.jsonl")):
-        try:
-            labels[str(row["key"])] = Verdict(row["label"]).value
-        except (KeyError, ValueError):
-            continue
-    return labels
+def labels_at(path: Path) -> JsonlCache[str, Verdict]:
+    """The labels of a file by reply key; a line that is none is left out."""
+    return JsonlCache(path, lambda label: {"label": label.value}, lambda row: Verdict(row["label"]))
 
 
-def to_label(run: Run, kinds: Sequence[str], limit: int | None) -> list[ToLabel]:
-    """The replies to label, shuffled by the run's seed, so that no condition comes in a row.
+def to_label(
+    completions: Iterable[Completion], kinds: Sequence[str], limit: int | None, seed: int
+) -> list[ToLabel]:
+    """The replies to label, shuffled by the seed, so that no condition comes in a row.
 
     A reply that several conditions gave comes once. Raises InputError where there are none.
     """
-    run.needs("ablate")
-    every = {
-        ToLabel(c).key: ToLabel(c)
-        for condition in CONDITIONS
-        for c in read_completions(run.path(f"completions/{condition}.jsonl"))
-        if c.kind in kinds
-    }
+    every = {ToLabel(c).key: ToLabel(c) for c in completions if c.kind in kinds}
     if not every:
-        raise InputError(f"{run.folder} has no replies of kind {', '.join(kinds)}")
+        raise InputError(
+            f"there are no replies of kind {', '.join(kinds)}: name some of harmful, harmless and "
+            "borderline"
+        )
     rows = [every[key] for key in sorted(every)]
-    random.Random(run.config.seed).shuffle(rows)
+    random.Random(seed).shuffle(rows)
     return rows[:limit]
 
 
 def label(
-    run: Run, rows: Sequence[ToLabel], ask: Callable[[str], str], show: Callable[[str], None]
+    labels: JsonlCache[str, Verdict],
+    rows: Sequence[ToLabel],
+    ask: Callable[[str], str],
+    show: Callable[[str], None],
 ) -> int:
     """Ask for each reply that has no label yet, keeping every answer at once; returns how many.
 
     ask : given a question, returns what the person typed. show : given a text, prints it. Ends
     early where the person types q.
     """
-    known = read_labels(run)
-    todo = [row for row in rows if row.key not in known]
+    todo = [row for row in rows if row.key not in labels]
     given = 0
     for number, row in enumerate(todo, start=1):
         show(f"\n--- {number} of {len(todo)}\n\nREQUEST\n{row.completion.prompt}\n")
@@ -92,6 +87,6 @@ def label(
         if answer == "q":
             break
         if answer != "s":
-            append_row(run.path("labels.jsonl"), {"key": row.key, "label": KEYS[answer].value})
+            labels.put({row.key: KEYS[answer]})
             given += 1
     return given

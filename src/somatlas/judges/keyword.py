@@ -82,6 +82,11 @@ class KeywordJudge:
         """Nothing that the matcher's own code does not say."""
         return {}
 
+    @property
+    def is_settled(self) -> Callable[[str], bool] | None:
+        """`is_settled_refusal`; None of another behaviour, of which nothing is known."""
+        return is_settled_refusal if self.shows in (None, is_refusal) else None
+
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
         shows = is_refusal if self.shows is None else self.shows
         return [

@@ -9,7 +9,7 @@ from typing import Any
 from somatlas.errors import InputError
 from somatlas.evaluation.agreement import Agreement, agreements, judged_rows
 from somatlas.evaluation.evaluation import CONDITIONS, read_completions, read_jsonl
-from somatlas.evaluation.labels import ToLabel, read_labels
+from somatlas.evaluation.labels import ToLabel, labels_at
 from somatlas.report.tables import plain_table, table_text
 from somatlas.runs.folder import Run
 
@@ -24,7 +24,7 @@ def run_agreements(run: Run) -> tuple[list[Agreement], list[dict[str, Any]]]:
     run.needs("judge")
     rows = read_jsonl(run.path("verdicts.jsonl"))
     verdicts = judged_rows(rows)
-    labels = read_labels(run)
+    labels = labels_at(run.path("labels.jsonl")).all()
     if labels:
         keys = [
             ToLabel(c).key

@@ -15,7 +15,6 @@ from somatlas.evaluation.evaluation import CONDITIONS, Completion, read_completi
 from somatlas.files import lines_of, read_json, read_text, write_json, write_jsonl
 from somatlas.models.generation import generate
 from somatlas.ablation import Projection
-from somatlas.judges.registry import endpoint
 from somatlas.completions.kept import KeptReplies
 from somatlas.measures.leak import leak
 from somatlas.models.language_model import LanguageModel
@@ -27,6 +26,8 @@ from somatlas.completions.cache import ReplyStore, ServedReplies, model_key
 from somatlas.models.reply import Reply
 from somatlas.runs.folder import Run, ranks_within
 from somatlas.models.sampling import Sampling, server_seeds
+from somatlas.models.served import Endpoint
+from somatlas.runs.settings import Config
 
 _DRIFT_PROMPTS = 32  # harmless test prompts whose replies' KL is measured
 
@@ -202,6 +203,17 @@ def _generated(
     ]
 
 
+def reply_server(config: Config, model: str) -> Endpoint:
+    """The server of a model that makes replies in place of the run's."""
+    assert config.endpoint_url is not None  # the configuration is checked for it
+    return Endpoint(
+        config.endpoint_url,
+        model,
+        timeout_s=config.endpoint_timeout,
+        concurrency=config.endpoint_concurrency,
+    )
+
+
 def _served_path(run: Run, condition: str) -> Path:
     return run.path(f"completions/{condition}.served.jsonl")
 
@@ -216,7 +228,7 @@ def _served(
 ) -> list[Parted]:
     """Replies of a model on a server, at the run's temperature; what is kept is not asked again."""
     c = run.config
-    server = endpoint(c, model)
+    server = reply_server(c, model)
     head = [{"role": "system", "content": system}] if system else []
 
     def reply(one: tuple[str, int]) -> Parted | None:

@@ -17,7 +17,7 @@ from somatlas.measures.drift import Drift
 from somatlas.files import write_json
 from somatlas.models.generation import generate
 from somatlas.ablation import Projection, RowProjections
-from somatlas.judges import Verdict, is_settled_refusal
+from somatlas.judges import Verdict, settled_by
 from somatlas.judges.registry import check_missing
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
@@ -207,10 +207,16 @@ class Trials:
         return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
 
     def _watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
-        """Only of the matcher's refusals is it known when a reply is settled."""
-        if self.config.behaviour is not None or self.config.judge != "keyword":
+        """None where the judge cannot tell when a reply is settled."""
+        settled = settled_by(self.judge)
+        if settled is None:
             return None
-        return RefusalWatch(prompts, trials, self._is_settled, threshold)
+
+        def is_settled(text: str) -> bool:
+            """Whether a reply that begins so refuses whatever follows: thoughts settle nothing."""
+            return settled(self._answer(text))
+
+        return RefusalWatch(prompts, trials, is_settled, threshold)
 
     def _replies(
         self,
@@ -233,10 +239,6 @@ class Trials:
 
     def _answer(self, reply: str) -> str:
         return self.lm.part_reasoning(reply, opened=self._opened).answer
-
-    def _is_settled(self, text: str) -> bool:
-        """Whether a reply that begins so refuses whatever follows: thoughts settle nothing."""
-        return is_settled_refusal(self._answer(text))
 
     def _shares(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
         judgements = self.judge.judge(prompts, replies)
