@@ -81,13 +81,9 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(lines))
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one JSON object as a line of its own, even behind one that a killed writer cut short."""
-    append_rows(path, [row])
-
-
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add JSON objects in one write, a line each."""
+    """Add JSON objects in one write, a line each, even behind one that a killed writer cut
+    short."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     with path.open("a+b") as file:
@@ -99,7 +95,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def appended_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects that `append_row` has added; lines that were cut short are left out."""
+    """The objects that `append_rows` has added; lines that were cut short are left out."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
