@@ -6,6 +6,7 @@ entry point in the group `somatlas.judges` names; that one is imported when it i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -121,8 +122,13 @@ def check_missing(judge: Judge, judgements: Sequence[Judgement], limit: float) -
         )
 
 
-def _entries() -> dict[str, list[EntryPoint]]:
+def _entries() -> Mapping[str, list[EntryPoint]]:
     """Other packages' entry points by name; one that is on the path twice counts once."""
+    return _entries_on(tuple(sys.path))
+
+
+@cache
+def _entries_on(_path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
     for entry in dict.fromkeys(entry_points(group=GROUP)):
         found.setdefault(entry.name, []).append(entry)
