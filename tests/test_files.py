@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
-from somatlas.files import append_row, appended_rows
+import pytest
+
+from somatlas.files import JsonlCache, append_rows, appended_rows
 
 
 def test_rows_come_back_in_their_order_whatever_they_hold(tmp_path: Path) -> None:
@@ -12,15 +16,78 @@ def test_rows_come_back_in_their_order_whatever_they_hold(tmp_path: Path) -> Non
     rows = [{"key": "a", "text": "two\nlines \u2028 and\x85more"}, {"key": "é🙂"}]
     assert appended_rows(path) == []
     for row in rows:
-        append_row(path, row)
+        append_rows(path, [row])
     assert appended_rows(path) == rows
 
 
 def test_a_line_that_was_cut_short_takes_none_with_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    append_row(path, {"key": "a"})
-    append_row(path, {"key": "ü" * 9})
+    append_rows(path, [{"key": "a"}])
+    append_rows(path, [{"key": "ü" * 9}])
     path.write_bytes(path.read_bytes()[:-5])  # in the middle of a letter
-    append_row(path, {"key": "b"})
+    append_rows(path, [{"key": "b"}])
     path.write_bytes(path.read_bytes() + b"7\n")  # JSON, but no object
     assert appended_rows(path) == [{"key": "a"}, {"key": "b"}]
+
+
+def numbers(path: Path | None) -> JsonlCache[str, int]:
+    return JsonlCache(path, lambda n: {"n": n}, lambda row: 0 + row["n"])
+
+
+def test_a_cache_gives_what_was_put_also_to_who_comes_later(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "numbers.jsonl"
+    first = numbers(path)
+    assert (first.get("a"), "a" in first, len(first)) == (None, False, 0)
+    assert not path.exists()
+    first.put({"a": 1, "b": 2})
+    first.put({"a": 3})
+    for cache in (first, numbers(path)):
+        assert cache.all() == {"a": 3, "b": 2}
+        assert cache.get("a") == 3
+    assert appended_rows(path)[0] == {"key": "a", "n": 1}
+    first.drop()
+    assert (path.exists(), len(first)) == (False, 0)
+    first.drop()
+
+
+@pytest.mark.parametrize("torn", [b'{"key": "c", "n', b'{"key": "c"}\n', b'{"n": 5}\n', b"[]\n"])
+def test_a_line_that_holds_no_value_is_left_out_and_the_next_stands_alone(
+    tmp_path: Path, torn: bytes
+) -> None:
+    path = tmp_path / "numbers.jsonl"
+    numbers(path).put({"a": 1})
+    path.write_bytes(path.read_bytes() + torn)
+    cache = numbers(path)
+    assert cache.all() == {"a": 1}
+    cache.put({"b": 2})
+    assert numbers(path).all() == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("row", [{"key": "x", "n": "5"}, {"key": ["x"], "n": 5}])
+def test_a_line_of_another_form_is_left_out(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / "numbers.jsonl"
+    append_rows(path, [row])
+    assert numbers(path).all() == {}
+
+
+def test_several_threads_lose_no_line(tmp_path: Path) -> None:
+    cache = numbers(tmp_path / "numbers.jsonl")
+
+    def work(thread: int) -> None:
+        for i in range(50):
+            cache.put({f"{thread}-{i}": i})
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(numbers(tmp_path / "numbers.jsonl")) == 200
+
+
+def test_a_cache_without_a_file_keeps_its_values_in_memory() -> None:
+    cache = numbers(None)
+    cache.put({"a": 1})
+    assert cache.all() == {"a": 1}
+    cache.drop()
+    assert cache.all() == {}

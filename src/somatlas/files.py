@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from somatlas.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+K = TypeVar("K", bound=str | int)
+V = TypeVar("V")
 
 _METADATA_KEY = "somatlas"
 
@@ -78,13 +81,9 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(lines))
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one JSON object as a line of its own, even behind one that a killed writer cut short."""
-    append_rows(path, [row])
-
-
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add JSON objects in one write, a line each."""
+    """Add JSON objects in one write, a line each, even behind one that a killed writer cut
+    short."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     with path.open("a+b") as file:
@@ -96,7 +95,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def appended_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects that `append_row` has added; lines that were cut short are left out."""
+    """The objects that `append_rows` has added; lines that were cut short are left out."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -110,12 +109,68 @@ def appended_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSONL file ; raises InputError where it is missing or damaged."""
+    """Rows of a JSONL file; raises InputError where it is missing or damaged."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines if line]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): make it again") from None
+
+
+class JsonlCache(Generic[K, V]):
+    """Values by key in a file that grows by a line each, for several threads; a later line wins.
+
+    What a killed writer cut short, or what `decode` cannot read, is left out, and so made again.
+
+    path : the file; None keeps the values in memory alone. encode : the fields of a value's line,
+    plain JSON. decode : the value of such a line; its KeyError, TypeError or ValueError means that
+    it holds none. key : the name of the field that holds the key.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        encode: Callable[[V], Mapping[str, Any]],
+        decode: Callable[[Mapping[str, Any]], V],
+        key: str = "key",
+    ) -> None:
+        self.path, self.key = path, key
+        self._encode, self._lock = encode, Lock()
+        self._known: dict[K, V] = {}
+        for row in [] if path is None else appended_rows(path):
+            try:
+                self._known[row[key]] = decode(row)
+            except (KeyError, TypeError, ValueError):
+                continue
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: K) -> V | None:
+        """The value under the key, None where there is none."""
+        return self._known.get(key)
+
+    def all(self) -> dict[K, V]:
+        """Every value by its key, in the order they came."""
+        return dict(self._known)
+
+    def put(self, values: Mapping[K, V]) -> None:
+        """Keep values, with one write of the file."""
+        with self._lock:
+            self._known.update(values)
+            if self.path is not None:
+                rows = [{self.key: key, **self._encode(value)} for key, value in values.items()]
+                append_rows(self.path, rows)
+
+    def drop(self) -> None:
+        """Remove the file and forget the values."""
+        with self._lock:
+            self._known.clear()
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
@@ -134,6 +189,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     The metadata is one JSON text under one key: safetensors writes several keys in random order,
     and equal runs must give equal files.
     """
+    from safetensors import SafetensorError  # here: who reads verdicts needs no torch
+    from safetensors.torch import save_file
+
     described = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     with atomic_file(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -145,6 +203,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata; raises InputError where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         raise InputError(f"{path} does not exist")
     try:

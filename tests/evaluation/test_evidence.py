@@ -12,13 +12,13 @@ import pytest
 from command import SMALL, Command, run_offline
 from fake_server import fake_server
 from judging import by_words, classifier_folder
+from somatlas.completions.completion import read_completions
 from somatlas.evaluation.cost import window_losses
 from somatlas.evaluation.evidence import evidence
-from somatlas.evaluation.labels import label, read_labels, to_label
+from somatlas.evaluation.labels import label, labels_at, to_label
 from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.files import read_json, read_jsonl
 from somatlas.models.language_model import LanguageModel
-from somatlas.runs.folder import run_at
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +107,19 @@ def test_a_judge_that_fails_is_an_error_and_writes_no_verdicts(
 def test_a_person_labels_blind_and_goes_on_where_they_stopped(
     command: Command, finished: Path
 ) -> None:
-    run, shown = run_at(finished), []
-    rows = to_label(run, ["harmful"], None)
+    file, shown = finished / "labels.jsonl", []
+    sides = [read_completions(finished / f"completions/{c}.jsonl") for c in ("base", "sd", "md")]
+    rows = to_label([one for side in sides for one in side], ["harmful"], seed=0)
     answers = iter(["c", "x", "r", "s", "q"])
-    assert label(run, rows, lambda _: next(answers), shown.append) == 2
-    assert len(read_labels(run)) == 2
+    assert label(labels_at(file), rows, lambda _: next(answers), shown.append) == 2
+    assert len(labels_at(file)) == 2
     assert not any(word in text for text in shown for word in ("base", "md", "sd", "condition"))
     answers = iter(["i"] * len(rows))
-    label(run, rows, lambda _: next(answers), shown.append)
-    assert len(read_labels(run)) == len(rows)
-    with (finished / "labels.jsonl").open("a") as file:
-        file.write('{"key": "cut')
-    assert len(read_labels(run)) == len(rows)
+    label(labels_at(file), rows, lambda _: next(answers), shown.append)
+    assert len(labels_at(file)) == len(rows)
+    with file.open("a") as torn:
+        torn.write('{"key": "cut')
+    assert len(labels_at(file)) == len(rows)
     assert "and person" in command("agree", finished).out
 
 

@@ -19,12 +19,15 @@ from somatlas.judges import (
     Verdict,
     behaviour_matcher,
     is_refusal,
+    is_settled_refusal,
 )
 from somatlas.judges.coherence import MAX_REPETITION, check_from_record
 from somatlas.judges.repetition import before_loop, repetition
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.likelihood import Surprise
 from somatlas.numerics.probabilities import LOWEST
+from somatlas.prompts import Prompt
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,34 @@ def test_calibration_keeps_the_models_own_replies_and_a_ceiling_on_repetition(
 def test_calibration_needs_replies(tiny: LanguageModel) -> None:
     with pytest.raises(InputError, match="at least 3"):
         CoherenceCheck.calibrated(tiny, ["a", "a", "b"], ["b"] * 3)
+
+
+def test_a_judge_is_calibrated_on_what_the_model_says_itself(tiny: LanguageModel) -> None:
+    prompts, strangers = [f"Prompt {i}" for i in range(9)], ["One", "Two", "Three"]
+    replies = generate(tiny, prompts, max_new_tokens=20, batch_size=4)
+    expected = CoherenceCheck.calibrated(tiny, prompts, replies, strangers)
+    judge = Coherent.calibrated(
+        KeywordJudge(),
+        tiny,
+        [Prompt(text, category="any") for text in prompts],
+        strangers=[*strangers[:2], Prompt("Three")],
+        tokens=20,
+        batch_size=4,
+    )
+    assert judge == Coherent(KeywordJudge(), expected)
+    alone = Coherent.calibrated(KeywordJudge(), tiny, prompts, tokens=20, batch_size=4)
+    assert alone.check is not None
+    assert alone.check.strangers == tuple(prompts)
+    assert judge.is_settled is is_settled_refusal
+    assert Coherent(KeywordJudge(str.isupper), None).is_settled is None
+
+
+def test_too_few_prompts_are_refused_before_any_reply_is_made(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("somatlas.models.generation.generate", lambda *_, **__: pytest.fail("made"))
+    with pytest.raises(InputError, match="at least 3"):
+        Coherent.calibrated(KeywordJudge(), tiny, ["a", "b", "b"])
 
 
 def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:

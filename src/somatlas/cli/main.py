@@ -304,14 +304,14 @@ def _label(folder: Path, kind: str, limit: int | None) -> None:
     Shows replies to harmful prompts. The labels are kept in RUN/labels.jsonl, and once there are
     some every judge is scored against them.
     """
-    from somatlas.evaluation.labels import label
+    from somatlas.evaluation.labels import label, labels_at
     from somatlas.report.agreement_table import agreement_text, replies_to_label
     from somatlas.runs.folder import run_at
 
     run = run_at(folder)
     rows = replies_to_label(run, kind.split(","), limit)
     path = run.path("labels.jsonl")
-    given = label(path, rows, lambda question: str(click.prompt(question)), click.echo)
+    given = label(labels_at(path), rows, lambda question: str(click.prompt(question)), click.echo)
     click.echo(f"{given} labels given; kept in {path}")
     if run.is_done("judge") and path.exists():
         click.echo(agreement_text(run, show_completions=False))

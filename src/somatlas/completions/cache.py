@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from somatlas.ablation import Projection
 from somatlas.completions.kept import KeptReplies
-from somatlas.files import append_row, appended_rows, read_jsonl, write_jsonl
+from somatlas.files import JsonlCache, read_jsonl, write_jsonl
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.reasoning import Parted
@@ -62,11 +61,7 @@ class ServedReplies:
     """What a server has replied, kept in a file as it comes; for several threads."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._known = {
-            row["key"]: Parted(row["reasoning"], row["reply"]) for row in appended_rows(path)
-        }
-        self._lock = Lock()
+        self._cache: JsonlCache[str, Parted] = JsonlCache(path, _served_row, _served_reply)
 
     def get(self, key: Sequence[Any], ask: Callable[[], Parted | None]) -> Parted | None:
         """What is kept under the key, or else what `ask` gives, kept unless it is None.
@@ -74,14 +69,20 @@ class ServedReplies:
         key : plain JSON values: everything that decides the reply.
         """
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        if digest in self._known:
-            return self._known[digest]
-        said = ask()
-        if said is not None:
-            with self._lock:
-                row = {"key": digest, "reasoning": said.reasoning, "reply": said.answer}
-                append_row(self.path, row)
+        said = self._cache.get(digest)
+        if said is None:
+            said = ask()
+            if said is not None:
+                self._cache.put({digest: said})
         return said
+
+
+def _served_row(said: Parted) -> dict[str, Any]:
+    return {"reasoning": said.reasoning, "reply": said.answer}
+
+
+def _served_reply(row: Mapping[str, Any]) -> Parted:
+    return Parted(row["reasoning"], row["reply"])
 
 
 def model_key(

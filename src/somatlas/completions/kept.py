@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from somatlas.files import append_rows, appended_rows
+from somatlas.files import JsonlCache
 from somatlas.models.reply import Reply
 
 
@@ -16,23 +17,24 @@ class KeptReplies:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._cache: JsonlCache[int, Reply] = JsonlCache(path, _row, _reply, key="place")
 
     def known(self) -> dict[int, Reply]:
         """Place -> reply of what was made before an interruption."""
-        rows = [row for row in appended_rows(self.path) if "ended" in row]
-        return {int(row["place"]): Reply(row["reply"], ended=row["ended"]) for row in rows}
+        return self._cache.all()
 
     def keep(self, places: Sequence[int], replies: Sequence[Reply]) -> None:
         """Add a batch."""
-        append_rows(
-            self.path,
-            (
-                {"place": place, "reply": reply, "ended": reply.ended}
-                for place, reply in zip(places, replies, strict=True)
-            ),
-        )
+        self._cache.put(dict(zip(places, replies, strict=True)))
 
     def drop(self) -> None:
         """The condition is whole: nothing is to go on from."""
-        self.path.unlink(missing_ok=True)
+        self._cache.drop()
+
+
+def _row(reply: Reply) -> dict[str, Any]:
+    return {"reply": reply, "ended": reply.ended}
+
+
+def _reply(row: Mapping[str, Any]) -> Reply:
+    return Reply(row["reply"], ended=row["ended"])

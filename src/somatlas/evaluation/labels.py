@@ -1,6 +1,6 @@
 """A person's verdicts on a run's replies, given in the terminal without seeing the condition.
 
-RUN/labels.jsonl   one line a reply: its key, the label, in the order they were given
+labels.jsonl   one line a reply: its key, the label, in the order they were given
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from somatlas.completions.completion import Completion
-from somatlas.files import append_row, appended_rows
+from somatlas.files import JsonlCache
 from somatlas.judges.verdict import Verdict
 
 KEYS = {
@@ -37,15 +37,9 @@ class ToLabel:
         return hashlib.sha256(content.encode()).hexdigest()[:24]
 
 
-def read_labels(path: Path) -> dict[str, str]:
-    """Labels by reply key; a line that is none is left out."""
-    labels = {}
-    for row in appended_rows(path):
-        try:
-            labels[str(row["key"])] = Verdict(row["label"]).value
-        except (KeyError, ValueError):
-            continue
-    return labels
+def labels_at(path: Path) -> JsonlCache[str, Verdict]:
+    """The labels of a file by reply key; a line that is none is left out."""
+    return JsonlCache(path, lambda label: {"label": label.value}, lambda row: Verdict(row["label"]))
 
 
 def to_label(
@@ -62,15 +56,17 @@ def to_label(
 
 
 def label(
-    path: Path, rows: Sequence[ToLabel], ask: Callable[[str], str], show: Callable[[str], None]
+    labels: JsonlCache[str, Verdict],
+    rows: Sequence[ToLabel],
+    ask: Callable[[str], str],
+    show: Callable[[str], None],
 ) -> int:
     """Ask for each reply that has no label yet, keeping every answer in the file; returns how many.
 
     ask : given a question, returns what the person typed. show : given a text, prints it. Ends
     early where the person types q.
     """
-    known = read_labels(path)
-    todo = [row for row in rows if row.key not in known]
+    todo = [row for row in rows if row.key not in labels]
     given = 0
     for number, row in enumerate(todo, start=1):
         show(f"\n--- {number} of {len(todo)}\n\nREQUEST\n{row.completion.prompt}\n")
@@ -85,6 +81,6 @@ def label(
         if answer == "q":
             break
         if answer != "s":
-            append_row(path, {"key": row.key, "label": KEYS[answer].value})
+            labels.put({row.key: KEYS[answer]})
             given += 1
     return given

@@ -1,4 +1,4 @@
-"""Judges: what a reply does with its request."""
+"""Judges: what a reply does with its request. No torch is imported until a model is needed."""
 
 from somatlas.judges.coherence import CoherenceCheck, Coherent, Thresholds
 from somatlas.judges.keyword import (
@@ -8,12 +8,16 @@ from somatlas.judges.keyword import (
     is_settled_refusal,
     matcher,
 )
-from somatlas.judges.verdict import Judge, Judgement, Verdict
+from somatlas.judges.kind import Asked, JudgeKind, JudgeSettings, shared
+from somatlas.judges.verdict import Judge, Judgement, Verdict, settled_by
 
 __all__ = [
+    "Asked",
     "CoherenceCheck",
     "Coherent",
     "Judge",
+    "JudgeKind",
+    "JudgeSettings",
     "Judgement",
     "KeywordJudge",
     "Thresholds",
@@ -22,4 +26,6 @@ __all__ = [
     "is_refusal",
     "is_settled_refusal",
     "matcher",
+    "settled_by",
+    "shared",
 ]

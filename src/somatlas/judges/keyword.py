@@ -83,9 +83,8 @@ class KeywordJudge:
         return {}
 
     @property
-    def settled(self) -> Callable[[str], bool] | None:
-        """Of a reply's beginning, whether all that begins so is refused; None for a matcher of
-        another behaviour, of which that is not known."""
+    def is_settled(self) -> Callable[[str], bool] | None:
+        """`is_settled_refusal`; None of another behaviour, of which nothing is known."""
         return is_settled_refusal if self.shows in (None, is_refusal) else None
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,6 +23,7 @@ from somatlas.errors import InputError
 from somatlas.judges.template import JudgeTemplate
 from somatlas.judges.verdict import Judgement, Verdict
 from somatlas.models.integrity import load_report, stored_tensors
+from somatlas.models.online import hub_reachable
 
 _REPLY_TOKENS = 512  # of a reply are judged, as HarmBench does (arXiv 2402.04249)
 _BATCH = 16
@@ -128,8 +131,7 @@ def load_classifier(
     loaded, tokenizer = _loaded(
         AutoModelForSequenceClassification, model, device, trust_remote_code
     )
-    names = {int(i): str(name) for i, name in loaded.config.id2label.items()}
-    meaning = label_meanings(model, names, labels)
+    meaning = label_meanings(model, label_names(loaded.config), labels)
     return ClassifierJudge(
         loaded, tokenizer, meaning, name=f"classifier:{model}", template=template
     )
@@ -141,6 +143,22 @@ def load_yes_no(
     """A causal judge by folder or hub name; raises InputError where it cannot be loaded."""
     loaded, tokenizer = _loaded(AutoModelForCausalLM, model, device, trust_remote_code)
     return YesNoJudge(loaded, tokenizer, name=f"yesno:{model}", template=template)
+
+
+def model_config(model: str, trust_remote_code: bool) -> PretrainedConfig:
+    """A judge model's configuration, without its weights; raises InputError where it cannot be
+    read."""
+    where = {} if Path(model).is_dir() else {"local_files_only": not hub_reachable()}
+    try:
+        return AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code, **where)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"judge {model} cannot be loaded ({first})") from None
+
+
+def label_names(config: PretrainedConfig) -> dict[int, str]:
+    """A classifier's labels by their place."""
+    return {int(i): str(name) for i, name in config.id2label.items()}
 
 
 def _loaded(

@@ -1,77 +1,112 @@
-"""Judges by what a user calls them."""
+"""Judges by what a user calls them.
+
+A kind is what a module of `somatlas.judges.kinds` has as its `KIND`, or what another package's
+entry point in the group `somatlas.judges` names; that one is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
 
 from somatlas.errors import InputError
+from somatlas.judges import kinds
 from somatlas.judges.coherence import CoherenceCheck, Coherent
-from somatlas.judges.keyword import KeywordJudge, matcher
-from somatlas.judges.local import load_classifier, load_yes_no
-from somatlas.judges.rubric import EndpointJudge
-from somatlas.judges.template import template_from_card, template_from_file
+from somatlas.judges.kind import Asked, JudgeKind
 from somatlas.judges.verdict import Judge, Judgement, Verdict
-from somatlas.models.served import Endpoint
-from somatlas.runs.settings import Config
+
+GROUP = "somatlas.judges"
+_NOTHING: dict[str, Any] = {}
+
+
+@cache
+def built_in_kinds() -> Mapping[str, JudgeKind[Any]]:
+    """The kinds of this package, by name."""
+    names = sorted(module.name for module in iter_modules(kinds.__path__))
+    found = [import_module(f"{kinds.__name__}.{name}").KIND for name in names]
+    return {kind.name: kind for kind in found}
+
+
+def kind_named(name: str) -> JudgeKind[Any]:
+    """The kind of that name.
+
+    Raises InputError where there is none, where two packages have one, or where the package that
+    has it cannot be imported.
+    """
+    own, others = built_in_kinds().get(name), _entries().get(name, [])
+    if own is None and not others:
+        raise InputError(f"must be {judge_forms()}")
+    if len(others) + (own is not None) > 1:
+        whose = [*(["somatlas"] if own else []), *(_package(one) for one in others)]
+        raise InputError(
+            f"judge kind {name!r} is claimed by {' and '.join(whose)}: uninstall all but one"
+        )
+    return own or _loaded(others[0])
+
+
+def find_kind(spec: str) -> JudgeKind[Any]:
+    """The kind of a judge such as keyword or classifier:MODEL; raises InputError as `kind_named`
+    does, and where what stands behind the colon is missing or does not belong there."""
+    kind = kind_named(spec.partition(":")[0])
+    kind.parse(spec)
+    return kind
+
+
+def judge_forms() -> str:
+    """How judges are named, as a list in words; of other packages' kinds the names alone."""
+    own = sorted(built_in_kinds().values(), key=lambda kind: (kind.argument is not None, kind.name))
+    forms = [*(kind.form for kind in own), *sorted(_entries())]
+    return f"{', '.join(forms[:-1])} or {forms[-1]}"
 
 
 class Judges:
-    """The judges of one configuration; each model is loaded once, on first use.
+    """Judges by name, each made once, on first use.
 
-    cache : file that keeps what a server answered.
+    values : settings of the command by name, as plain values, of which each kind reads those that
+    it shares (`JudgeSettings`). own : settings of kinds alone: kind -> field -> value. cache : a
+    file that keeps what a server answered.
+
+    >>> Judges().get("keyword", None).judge(["Do it"], ["I can't help with that."])[0].verdict
+    <Verdict.REFUSED: 'refused'>
     """
 
-    def __init__(self, config: Config, cache: Path | None) -> None:
-        self.config, self.cache = config, cache
-        self._loaded: dict[str, Judge] = {}
+    def __init__(
+        self,
+        values: Mapping[str, Any] = _NOTHING,
+        own: Mapping[str, Mapping[str, Any]] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self.values, self.own, self.cache = values, own or {}, cache
+        self._made: dict[str, Judge] = {}
 
     def get(self, spec: str, coherence: CoherenceCheck | None) -> Judge:
-        """The judge that spec names (`Config.judge`), behind the coherence check.
+        """The judge of that name, behind the coherence check unless its kind tells babble itself.
 
-        A server's judge gives all verdicts itself, and is left without the check.
-        Raises InputError where its model, template or server cannot be used.
+        Raises InputError where there is none, or its model, template or server cannot be used.
         """
-        if spec not in self._loaded:
-            self._loaded[spec] = self._load(spec)
-        judge = self._loaded[spec]
-        return judge if isinstance(judge, EndpointJudge) else Coherent(judge, coherence)
+        kind = find_kind(spec)
+        if spec not in self._made:
+            self._made[spec] = kind.make(self.asked(spec))
+        judge = self._made[spec]
+        return judge if kind.tells_babble else Coherent(judge, coherence)
 
-    def _load(self, spec: str) -> Judge:
-        c = self.config
-        if spec == "keyword":
-            return KeywordJudge(matcher(c.behaviour))
-        kind, _, model = spec.partition(":")
-        if kind == "endpoint":
-            return EndpointJudge(endpoint(c, model), self.cache)
-        template = None
-        if c.judge_template is not None:
-            template = template_from_file(Path(c.judge_template))
-        if kind == "classifier":
-            return load_classifier(
-                model,
-                labels=c.judge_labels,
-                template=template,
-                device=c.device,
-                trust_remote_code=c.trust_remote_code,
-            )
-        return load_yes_no(
-            model,
-            template=template or template_from_card(model),
-            device=c.device,
-            trust_remote_code=c.trust_remote_code,
-        )
+    def asked(self, spec: str) -> Asked[Any]:
+        """What the judge of that name is made of; raises InputError where that is not enough."""
+        kind = find_kind(spec)
+        told = kind.told(self.values, self.own.get(kind.name, _NOTHING))
+        return Asked(kind.parse(spec), told, self.cache)
 
-
-def endpoint(config: Config, model: str) -> Endpoint:
-    """A model on the configured server."""
-    assert config.endpoint_url is not None  # the configuration is checked for it
-    return Endpoint(
-        config.endpoint_url,
-        model,
-        timeout_s=config.endpoint_timeout,
-        concurrency=config.endpoint_concurrency,
-    )
+    def check(self, spec: str) -> None:
+        """Try what can be tried before a model is loaded; raises InputError with what is wrong."""
+        kind, asked = find_kind(spec), self.asked(spec)
+        if kind.check is not None:
+            kind.check(asked)
 
 
 def check_missing(judge: Judge, judgements: Sequence[Judgement], limit: float) -> None:
@@ -85,3 +120,36 @@ def check_missing(judge: Judge, judgements: Sequence[Judgement], limit: float) -
             f"{f' ({how})' if how else ''}: what it gave is kept, run it again, or allow it with "
             "--max-missing"
         )
+
+
+def _entries() -> Mapping[str, list[EntryPoint]]:
+    """Other packages' entry points by name; one that is on the path twice counts once."""
+    return _entries_on(tuple(sys.path))
+
+
+@cache
+def _entries_on(_path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in dict.fromkeys(entry_points(group=GROUP)):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _loaded(entry: EntryPoint) -> JudgeKind[Any]:
+    try:
+        kind = entry.load()
+    except Exception as error:  # whatever another package's import raises
+        raise InputError(
+            f"judge kind {entry.name!r} of {_package(entry)} cannot be imported "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(kind, JudgeKind) or kind.name != entry.name:
+        raise InputError(
+            f"judge kind {entry.name!r} of {_package(entry)} is not a JudgeKind of that name: "
+            "mend its entry point"
+        )
+    return kind
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.value if entry.dist is None else entry.dist.name

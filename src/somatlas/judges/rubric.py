@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from somatlas.files import append_row, appended_rows
+from somatlas.files import JsonlCache
 from somatlas.judges.verdict import Judgement, Verdict
 from somatlas.models.served import Endpoint, Messages, UnknownShapeError
 
@@ -17,6 +17,7 @@ _REPLY_CHARACTERS = 8000  # of a reply are judged
 _ANSWER_TOKENS = 200
 _VERDICTS = {v.value: v for v in Verdict if v is not Verdict.MISSING}
 _EMPTY = Judgement(Verdict.INCOHERENT, reason="empty reply")
+_MISSING = Judgement(Verdict.MISSING)
 
 RUBRIC = """\
 You grade how an assistant answered a request. The user's message is one JSON object with two \
@@ -62,10 +63,10 @@ class EndpointJudge:
     """
 
     def __init__(self, endpoint: Endpoint, cache: Path | None = None) -> None:
-        self.endpoint, self.cache = endpoint, cache
+        self.endpoint = endpoint
         self.name = f"endpoint:{endpoint.model}"
         self.asked = 0
-        self._known = _read_cache(cache)
+        self._known: JsonlCache[str, Judgement] = JsonlCache(cache, _row, _judgement)
         self._shaped = True  # until the server says that it knows no answer shapes
         self._lock = Lock()
 
@@ -91,9 +92,8 @@ class EndpointJudge:
             if reply.strip() and key not in self._known
         }
         self.endpoint.each(lambda item: self._ask(*item), list(new.items()))
-        missing = Judgement(Verdict.MISSING)
         return [
-            self._known.get(key, missing) if reply.strip() else _EMPTY
+            self._known.get(key) or _MISSING if reply.strip() else _EMPTY
             for key, reply in zip(keys, replies, strict=True)
         ]
 
@@ -108,7 +108,7 @@ class EndpointJudge:
                 return
             judgement = read_answer(answer)
             if judgement is not None:
-                self._keep(key, judgement)
+                self._known.put({key: judgement})
                 return
         self.endpoint.note("no verdict")
 
@@ -122,14 +122,6 @@ class EndpointJudge:
             self._shaped = False
             said = self.endpoint.ask(messages, _ANSWER_TOKENS)
         return None if said is None else said.answer
-
-    def _keep(self, key: str, judgement: Judgement) -> None:
-        with self._lock:
-            self._known[key] = judgement
-            if self.cache is None:
-                return
-            row = {"key": key, "verdict": judgement.verdict.value, "reason": judgement.reason}
-            append_row(self.cache, row)
 
 
 def question(prompt: str, reply: str) -> Messages:
@@ -166,12 +158,9 @@ def read_answer(text: str) -> Judgement | None:
     return Judgement(verdict, reason=reason.encode("utf-8", "replace").decode())
 
 
-def _read_cache(path: Path | None) -> dict[str, Judgement]:
-    """What the file holds; a line that is no verdict is left out, and asked for again."""
-    known: dict[str, Judgement] = {}
-    for row in appended_rows(path) if path else []:
-        try:
-            known[str(row["key"])] = Judgement(Verdict(row["verdict"]), reason=row["reason"])
-        except (KeyError, ValueError):
-            continue
-    return known
+def _row(judgement: Judgement) -> dict[str, Any]:
+    return {"verdict": judgement.verdict.value, "reason": judgement.reason}
+
+
+def _judgement(row: Mapping[str, Any]) -> Judgement:
+    return Judgement(Verdict(row["verdict"]), reason=row["reason"])

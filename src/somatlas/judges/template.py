@@ -8,9 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
 from somatlas.errors import InputError
 from somatlas.files import read_text
 
@@ -84,6 +81,9 @@ def _literal(source: str) -> str:
 
 
 def _card(model: str) -> str:
+    from huggingface_hub import hf_hub_download  # here: kinds of judges are listed without it
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     folder = Path(model)
     try:
         path = folder if folder.is_dir() else None

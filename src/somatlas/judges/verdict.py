@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -35,7 +35,9 @@ class Judgement:
 class Judge(Protocol):
     """Maps prompts and their replies to judgements, in order.
 
-    name : how files, tables and `agree` call it. record : what a reader must know to repeat it.
+    name : how files, tables and `agree` call it. record : what a reader must know to repeat it, as
+    plain JSON values; `failures` in it, what went wrong and how often, is said where verdicts are
+    missing. A judge may have `is_settled` too (`settled_by`).
     """
 
     @property
@@ -45,3 +47,10 @@ class Judge(Protocol):
     def record(self) -> dict[str, Any]: ...
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]: ...
+
+
+def settled_by(judge: Judge) -> Callable[[str], bool] | None:
+    """What tells from the beginning of a reply that the judge refuses it whatever follows, so that
+    it need not be made to its end; None where a judge cannot tell."""
+    found: Callable[[str], bool] | None = getattr(judge, "is_settled", None)
+    return found

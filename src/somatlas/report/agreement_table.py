@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from somatlas.completions.completion import Completion
 from somatlas.errors import InputError
 from somatlas.evaluation.agreement import Agreement, agreements, judged_rows
-from somatlas.evaluation.labels import ToLabel, read_labels, to_label
+from somatlas.evaluation.labels import ToLabel, labels_at, to_label
 from somatlas.evaluation.tables import plain_table, table_text
 from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.runs.contents import Contents
@@ -26,7 +26,7 @@ def run_agreements(run: Run) -> tuple[list[Agreement], list[VerdictRow]]:
     contents = Contents(run.folder)
     rows = contents.verdicts
     verdicts = judged_rows(rows)
-    labels = read_labels(run.path("labels.jsonl"))
+    labels = labels_at(run.path("labels.jsonl")).all()
     if labels:
         keys = [ToLabel(c).key for side in contents.completions.values() for c in side]
         verdicts["person"] = [labels.get(key) for key in keys]

@@ -25,6 +25,7 @@ _GROUND = (
     "judge",
     "judge_template",
     "judge_labels",
+    "judge_settings",
     "coherence",
     "behaviour",
     "system",

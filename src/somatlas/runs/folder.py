@@ -65,7 +65,7 @@ class Run:
     @cached_property
     def judges(self) -> Judges:
         """The judges, each loaded once: the search's stays for the test replies."""
-        return Judges(self.config, self.path("judge_answers.jsonl"))
+        return self.config.judges(self.path("judge_answers.jsonl"))
 
     @cached_property
     def all_prompts(self) -> PromptSet:

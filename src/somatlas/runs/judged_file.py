@@ -16,7 +16,7 @@ from somatlas.evaluation.tables import plain_table, table_text
 from somatlas.evaluation.verdicts import VerdictRow, by_condition, write_verdicts
 from somatlas.files import write_json
 from somatlas.judges.coherence import CoherenceCheck, check_from_record
-from somatlas.judges.registry import Judges, check_missing
+from somatlas.judges.registry import check_missing
 from somatlas.progress import progress
 from somatlas.prompts.formats import USUAL_COLUMNS, read_rows
 from somatlas.prompts.values import UnreadableError, reply_of, request_of
@@ -27,7 +27,7 @@ from somatlas.runs.settings import Config
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _REPLIES = ("reply", "response", "completion", "generation", "output")
 _KINDS = ("harmful", "harmless", "borderline")
-_AS_THE_RUN = ("behaviour", "judge_template", "judge_labels")
+_AS_THE_RUN = ("behaviour", "judge_template", "judge_labels", "judge_settings")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     rows = _rows(path, columns)
     if run is not None:
         config = config.model_copy(update={name: getattr(run.config, name) for name in _AS_THE_RUN})
-    judges = Judges(config, path.with_name(f"{path.name}.judge_answers.jsonl"))
+    judges = config.judges(path.with_name(f"{path.name}.judge_answers.jsonl"))
     names = list(dict.fromkeys((config.judge, *config.more_judges)))
     check = None if run is None else _check_of(run, names[0])
     found: dict[str, Any] = {}

@@ -6,21 +6,16 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.errors import InputError, Problems
 from somatlas.evaluation.harness import Harness
 from somatlas.judges.keyword import matcher
-from somatlas.judges.local import label_meanings
-from somatlas.judges.registry import endpoint
-from somatlas.judges.template import template_from_card, template_from_file
+from somatlas.judges.template import template_from_file
 from somatlas.models.chat import check_system, find_format
 from somatlas.models.load import check_device, load_tokenizer
-from somatlas.models.online import hub_reachable
 from somatlas.runs.folder import Run, ranks_within
 from somatlas.runs.settings import STAGES, Stage
-from somatlas.runs.stages.ablate_stage import system_prompts
+from somatlas.runs.stages.ablate_stage import reply_server, system_prompts
 from somatlas.runs.stages.cost_stage import perplexity_text
 from somatlas.runs.stages.represent_stage import check_grid
 from somatlas.runs.stages.search_stage import check_storage
@@ -46,7 +41,7 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
         judges += [run.config.judge, *run.config.more_judges] if "judge" in todo else []
         for spec in dict.fromkeys(judges):
             with problems.gathered():
-                _check_judge(run, spec)
+                run.judges.check(spec)
     problems.raise_found()
 
 
@@ -93,7 +88,7 @@ def _behaviour(run: Run) -> None:
 
 def _reply_models(run: Run) -> None:
     for model in dict.fromkeys((run.config.reply_models or {}).values()):
-        endpoint(run.config, model).check()
+        reply_server(run.config, model).check()
 
 
 def _perplexity(run: Run) -> None:
@@ -110,26 +105,6 @@ def _tasks(run: Run) -> None:
 def _judge_template(run: Run) -> None:
     if run.config.judge_template is not None:
         template_from_file(Path(run.config.judge_template))
-
-
-def _check_judge(run: Run, spec: str) -> None:
-    c = run.config
-    kind, _, model = spec.partition(":")
-    if kind == "endpoint":
-        endpoint(c, model).check()
-    if kind not in ("classifier", "yesno"):
-        return
-    where = {} if Path(model).is_dir() else {"local_files_only": not hub_reachable()}
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=c.trust_remote_code, **where)
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"judge {model} cannot be loaded ({first})") from None
-    if kind == "classifier":
-        names = {int(i): str(name) for i, name in config.id2label.items()}
-        label_meanings(model, names, c.judge_labels)
-    elif c.judge_template is None:
-        template_from_card(model)
 
 
 _CHECKS: tuple[tuple[tuple[Stage, ...], Callable[[Run], None]], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from somatlas.judges.registry import find_kind
 from somatlas.models.language_model import LanguageModel
 from somatlas.runs.folder import Run, model_arguments
 from somatlas.runs.settings import Config
@@ -45,9 +46,9 @@ class Resident:
 
 
 def _judged_alike(first: Config, second: Config) -> bool:
-    """Whether two runs' judges are the same; a server's keep their answers in the run's folder."""
+    """Whether two runs' judges are the same; some keep their answers in the run's folder."""
     specs = (first.judge, *first.more_judges, second.judge, *second.more_judges)
-    if any(spec.startswith("endpoint:") for spec in specs):
+    if any(find_kind(spec).keeps_answers for spec in specs):
         return False
     return all(
         getattr(first, name) == getattr(second, name)

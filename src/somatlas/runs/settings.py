@@ -6,6 +6,7 @@ Defaults < a run's own config.toml < a file < environment < flags.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -18,15 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from somatlas.directions.som import SIGMA
 from somatlas.errors import InputError
+from somatlas.judges.registry import Judges, find_kind, judge_forms, kind_named
 from somatlas.models.names import DEFAULT_DATE, DEFAULT_MODEL
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 # Settings that may change once their stage is done: it is done again, and no other. Those of judge
-# models may while --more-judges alone reads them (`Config.redone`).
+# models, and kinds' own, may while --more-judges alone reads them (`Config.redone`).
 JUDGE_MODELS = ("judge_template", "judge_template_sha256", "judge_labels")
 REDONE: Mapping[Stage, tuple[str, ...]] = {
-    "judge": ("more_judges", *JUDGE_MODELS),
+    "judge": ("more_judges", *JUDGE_MODELS, "judge_settings"),
     "cost": ("perplexity", "perplexity_sha256", "tasks", "task_folder", "task_limit"),
 }
 # Settings that may name a file, whose content decides as they do.
@@ -221,7 +223,7 @@ class Config(BaseModel):
     judge: str = _of(
         "search",
         "keyword",
-        "judge of trials and table: keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL",
+        f"judge of trials and table: {judge_forms()}",
     )
     coherence: Literal["on", "off"] = _of(
         "search",
@@ -262,6 +264,11 @@ class Config(BaseModel):
     )
     judge_labels: dict[str, Literal["complied", "refused", "incoherent", "off topic"]] | None = _of(
         "search", None, "what a classifier's labels mean, as NAME=refused,NAME=complied"
+    )
+    judge_settings: dict[str, dict[str, Any]] | None = _of(
+        "search",
+        None,
+        "settings of another package's judges, as KIND.SETTING=VALUE,KIND.SETTING=VALUE",
     )
 
     perplexity: str | None = _of("cost", None, "text file whose perplexity is measured")
@@ -357,10 +364,31 @@ class Config(BaseModel):
     @classmethod
     def _known_judges(cls, value: Any) -> Any:
         for spec in (value,) if isinstance(value, str) else value:
-            kind, colon, model = spec.partition(":")
-            named = kind in ("classifier", "yesno", "endpoint") and colon and model
-            if spec != "keyword" and not named:
-                raise ValueError("must be keyword, classifier:MODEL, yesno:MODEL or endpoint:MODEL")
+            find_kind(spec)
+        return value
+
+    @field_validator("judge_settings", mode="before")
+    @classmethod
+    def _parse_judge_settings(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parsed: dict[str, dict[str, Any]] = {}
+        for item in filter(None, value.split(",")):
+            place, sign, text = item.partition("=")
+            kind, dot, name = place.strip().partition(".")
+            if not (sign and dot and kind and name):
+                raise ValueError("must be like KIND.SETTING=VALUE,KIND.SETTING=VALUE")
+            try:
+                parsed.setdefault(kind, {})[name] = json.loads(text)
+            except json.JSONDecodeError:  # not a number, true or false
+                parsed.setdefault(kind, {})[name] = text.strip()
+        return parsed
+
+    @field_validator("judge_settings")
+    @classmethod
+    def _known_judge_settings(cls, value: Any) -> Any:
+        for name in value or ():
+            kind_named(name)
         return value
 
     @field_validator(
@@ -442,10 +470,20 @@ class Config(BaseModel):
                 f"the search ranked other directions than those of {self.directions}: name them "
                 "with --ids"
             )
-        served = [s for s in (self.judge, *self.more_judges) if s.startswith("endpoint:")]
-        if (served or self.reply_models) and self.endpoint_url is None:
+        if self.reply_models and self.endpoint_url is None:
             raise ValueError("an endpoint needs its address: give --endpoint-url")
         return self
+
+    @model_validator(mode="after")
+    def _judges_are_told_enough(self) -> Self:
+        judges = self.judges()
+        for spec in (self.judge, *self.more_judges):
+            judges.asked(spec)
+        return self
+
+    def judges(self, cache: Path | None = None) -> Judges:
+        """The judges, told what the settings say. cache : keeps what a server answered."""
+        return Judges(dict(self), self.judge_settings, cache)
 
     @classmethod
     def stage_of(cls, field: str) -> Stage | None:
@@ -486,8 +524,10 @@ class Config(BaseModel):
     def redone(self) -> set[str]:
         """The settings that may change once their stage is done."""
         names = {name for some in REDONE.values() for name in some}
-        reads = self.judge.startswith(("classifier:", "yesno:"))
-        return names - set(JUDGE_MODELS) if reads else names
+        kind = find_kind(self.judge)
+        if not set(JUDGE_MODELS).isdisjoint(kind.shared.values()):
+            names -= set(JUDGE_MODELS)
+        return names - {"judge_settings"} if kind.own else names
 
     def settings_until(self, stage: Stage) -> dict[str, Any]:
         """What decides the output of a stage, as plain JSON values: fields, and sha256 of files."""

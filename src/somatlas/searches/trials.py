@@ -16,7 +16,7 @@ from somatlas.ablation import Projection, RowProjections
 from somatlas.ablation.projection import Mode
 from somatlas.judges.coherence import Coherent
 from somatlas.judges.registry import check_missing
-from somatlas.judges.verdict import Judge, Verdict
+from somatlas.judges.verdict import Judge, Verdict, settled_by
 from somatlas.measures.drift import Drift
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
@@ -53,7 +53,7 @@ class Asking:
         """With a judge of attack success; without its check of answers it judges refusals too."""
         inner = judge.inner if isinstance(judge, Coherent) else judge
         unchecked = Coherent(inner, None) if isinstance(judge, Coherent) else judge
-        return cls(lm, judge, unchecked, getattr(inner, "settled", None), **how)
+        return cls(lm, judge, unchecked, settled_by(judge), **how)
 
     def shares(
         self, projections: Sequence[Projection], prompts: Sequence[str]

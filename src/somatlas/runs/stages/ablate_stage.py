@@ -18,13 +18,14 @@ from somatlas.directions.methods import METHODS
 from somatlas.errors import InputError
 from somatlas.evaluation.effects import effects, harmless_drift
 from somatlas.files import lines_of, read_text, write_jsonl
-from somatlas.judges.registry import endpoint
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
 from somatlas.models.sampling import Sampling
+from somatlas.models.served import Endpoint
 from somatlas.progress import Advance, progress
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer, ranks_within
+from somatlas.runs.settings import Config
 from somatlas.runs.stages.map_stage import contrast_of
 
 
@@ -149,11 +150,22 @@ def _replies(run: Run, condition: str, projection: Projection | None, advance: A
         return generator.under(projection, advance)
     kept = ServedReplies(_served_path(run, condition))
     sampling = Sampling(c.temperature, c.top_p, c.seed)
-    return Sender(endpoint(c, served), c.test_tokens, sampling, kept).replies(advance)
+    return Sender(reply_server(c, served), c.test_tokens, sampling, kept).replies(advance)
 
 
 def _path(run: Run, condition: str) -> Path:
     return run.path(f"completions/{condition}.jsonl")
+
+
+def reply_server(config: Config, model: str) -> Endpoint:
+    """The server of a model that makes replies in place of the run's."""
+    assert config.endpoint_url is not None  # the configuration is checked for it
+    return Endpoint(
+        config.endpoint_url,
+        model,
+        timeout_s=config.endpoint_timeout,
+        concurrency=config.endpoint_concurrency,
+    )
 
 
 def _served_path(run: Run, condition: str) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.completions.kept import KeptReplies
 from somatlas.judges import CoherenceCheck
-from somatlas.models.generation import generate
 from somatlas.models.reply import Reply
 from somatlas.prompts.prompt_set import Prompt, Split, spread, texts
 from somatlas.runs.folder import Run
@@ -28,24 +27,18 @@ def coherence_check(run: Run) -> CoherenceCheck | None:
         return None
     prompts = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
     key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
+    store = ReplyStore(run.folder.parent / ".replies")
 
-    def make(kept: KeptReplies) -> list[Reply]:
-        return generate(
-            run.lm,
-            prompts,
-            max_new_tokens=config.test_tokens,
-            batch_size=config.batch_size,
-            done=kept.known(),
-            keep=kept.keep,
-        )
+    def keeping(make: Callable[[KeptReplies], list[Reply]]) -> list[Reply]:
+        return store.get(key, prompts, make)
 
-    replies = ReplyStore(run.folder.parent / ".replies").get(key, prompts, make)
-    opened = run.lm.opens_reasoning(prompts[0])
-    return CoherenceCheck.calibrated(
+    return CoherenceCheck.of_model(
         run.lm,
         prompts,
-        [run.lm.part_reasoning(reply, opened=opened).answer for reply in replies],
-        texts(spread(_unseen(run.prompts.positive), _STRANGERS)),
+        strangers=spread(_unseen(run.prompts.positive), _STRANGERS),
+        tokens=config.test_tokens,
+        batch_size=config.batch_size,
+        keeping=keeping,
     )
 
 
