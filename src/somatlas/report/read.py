@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.files import read_json, read_tensors
+from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.som import SOM
+from somatlas.files import read_json
 from somatlas.runs.settings import read_run_settings
 
 Json = dict[str, Any]
@@ -88,12 +90,12 @@ def read_facts(folder: Path) -> Facts:
 def _map(path: Path, directions: Path, errors: Json | None) -> MapFile | None:
     if not (path.exists() and directions.exists()):
         return None
-    tensors, metadata = read_tensors(path)
+    som = SOM.load(path)
     return MapFile(
-        coordinates=tensors["coordinates"].numpy(),
-        u_matrix=tensors["u_matrix"].numpy(),
-        hits=tensors["hits"].numpy(),
-        neurons=read_tensors(directions)[0]["neurons"].numpy(),
-        topology=metadata["topology"],
+        coordinates=som.coordinates(),
+        u_matrix=som.u_matrix(),
+        hits=som.hits_,
+        neurons=DirectionSet.load(directions).neurons.numpy(),
+        topology=som.topology,
         errors=errors,
     )

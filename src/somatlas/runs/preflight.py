@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import AutoConfig
 
 from somatlas.runs.settings import STAGES, Stage
 from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.methods import METHODS
 from somatlas.errors import InputError, Problems
 from somatlas.evaluation.harness import Harness
 from somatlas.judges.keyword import matcher
@@ -81,10 +81,7 @@ def _directions(run: Run) -> None:
 
 
 def _method(run: Run) -> None:
-    if run.config.method == "leace" and find_spec("concept_erasure") is None:
-        raise InputError(
-            "method 'leace' needs the package concept-erasure: install 'somatlas[leace]'"
-        )
+    METHODS.get(run.config.method).check_installed()
 
 
 def _behaviour(run: Run) -> None:

@@ -21,10 +21,11 @@ from somatlas.atlases import (
 )
 from somatlas.atlases.neurons import category_information
 from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.methods import METHODS
 from somatlas.measures.drift import Drift
 from somatlas.errors import InputError
 from somatlas.evaluation.evaluation import read_jsonl
-from somatlas.files import read_json, read_tensors, write_json
+from somatlas.files import read_json, write_json
 from somatlas.numerics.geometry import cosine_matrix, unit_rows
 from somatlas.ablation import Projection
 from somatlas.judges import Verdict
@@ -38,7 +39,7 @@ from somatlas.runs.folder import Run, chosen_layer
 from somatlas.directions.som import SOM
 from somatlas.runs.stages.ablate_stage import chosen_directions, harmless_drift
 from somatlas.runs.stages.atlas_controls import controls
-from somatlas.runs.stages.map_stage import contrast_of, make_map
+from somatlas.runs.stages.map_stage import contrast_of
 from somatlas.runs.stages.represent_stage import token_read
 from somatlas.runs.stages.search_stage import Trials
 from somatlas.runs.stages.atlas_stability import stability_of
@@ -46,8 +47,6 @@ from somatlas.runs.stages.atlas_stability import stability_of
 _ANSWERED = 32  # test prompts a side that are answered at every step
 _CLOUD = 100  # test prompts a side whose geometry is measured there
 _SCORED = 64  # train prompts whose refusal score is measured
-# Methods whose vectors are axes: their length is no distance, and they are drawn as long as SD.
-_AXES = ("random", "covariance", "pca", "leace", "leace-binary")
 _STEPS = 5  # directions ablated one after another, at most, or k where that is more
 
 
@@ -62,7 +61,8 @@ def atlas_stage(run: Run) -> None:
     directions = DirectionSet.load(run.path("directions.safetensors"))
     vectors = directions.vectors.double().numpy()
     single = DirectionSet.load(run.path("single_direction.safetensors")).vectors.double().numpy()
-    to_scale = config.method not in _AXES
+    method = METHODS.get(config.method)
+    to_scale = not method.makes_axes  # axes have no length, and are drawn as long as SD
     drawn = vectors if to_scale else unit_rows(vectors) * np.linalg.norm(single)
     trials, drift = Trials(run, directions), harmless_drift(run)
     content: dict[str, Any] = {
@@ -81,7 +81,7 @@ def atlas_stage(run: Run) -> None:
     except InputError as error:  # as where a sample of few prompts is smaller than the map
         content |= {"stability": None, "missing": {"stability": str(error)}}
     content |= controls(run, contrast, directions, trials, drift)
-    if config.method == "som":
+    if method.makes_map:
         content |= _neurons(run, layer, harmful, harmless, directions)
     write_json(run.path("atlas.json"), content)
 
@@ -134,11 +134,9 @@ def _neurons(
     harmless: NDArray[np.float64],
     directions: DirectionSet,
 ) -> dict[str, Any]:
-    tensors, _ = read_tensors(run.path("map.safetensors"))
     prompts = run.prompts.positive["train"]
-    bmus = tensors["bmus"].numpy()
-    som = make_map(run.config)
-    som.weights_ = tensors["weights"].numpy()
+    som = SOM.load(run.path("map.safetensors"))
+    bmus = som.bmus_
     scores = np.full(len(prompts), np.nan)
     places = spread(range(len(prompts)), _SCORED)
     tokens = (

@@ -38,6 +38,7 @@ from somatlas.searches import (
     storage_url,
     within,
 )
+from somatlas.searches.samplers import make_proposer
 from somatlas.searches.study import agree_on_directions, without_password
 from somatlas.searches.watch import RefusalWatch
 from somatlas.runs.stages.answer_check import coherence_check
@@ -55,7 +56,8 @@ def search_stage(run: Run) -> None:
     candidates = min(config.candidates, len(directions))
     space = SubsetSpace(candidates, config.k, config.ordered)
     vectors = directions.vectors[:candidates].numpy()
-    sampler = SubsetSampler(space, config.seed, vectors, config.startup)
+    proposer = make_proposer(config.sampler, config.sampler_settings, ordered=config.ordered)
+    sampler = SubsetSampler(space, config.seed, vectors, config.startup, proposer)
     seen, unseen = search_prompts(run)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
