@@ -24,7 +24,7 @@ from typing import Any
 
 from somatlas import SOM, DirectionSet, Projection
 from somatlas.directions.direction_set import mean_difference
-from somatlas.directions.methods import METHODS, Contrast
+from somatlas.directions.drawn import RandomDirections
 from somatlas.evaluation.agreement import agreements
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict, is_refusal
 from somatlas.models.generation import generate
@@ -71,12 +71,12 @@ def edits(lm: LanguageModel) -> dict[str, Projection | None]:
     som = SOM(grid=(4, 4), sigma=1.0, learning_rate=0.01, iterations=10_000, seed=0)
     directions = DirectionSet.from_som(som.fit(harmful.numpy()), harmless.mean(dim=0))
     single = mean_difference(harmful, harmless)
-    contrast = Contrast(harmful, harmless, [""] * TRAIN, {layer: single}, layer, 3, 0)
+    chance = RandomDirections(count=3, seed=0).fit(harmful, harmless).directions_
     return {
         "base": None,
         "sd": Projection(single[None].float()),
         "md": Projection(directions.vectors[:3]),
-        "random": Projection(METHODS["random"](contrast).vectors),
+        "random": Projection(chance.vectors),
         "all": Projection(directions.vectors, "subspace"),
     }
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the input is at fault"."""
+"""The exceptions that mean "the input is at fault"."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ class InputError(ValueError):
         super().__init__(
             problems[0] if one else f"{len(problems)} things are wrong: {listed.rstrip(';')}"
         )
+
+
+class NotFittedError(InputError, AttributeError):
+    """What only `fit` makes was asked for before it. An AttributeError too, so that `hasattr` is
+    False, as scikit-learn's exception of this name is."""
 
 
 class Problems:

@@ -29,7 +29,9 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.models.output_maps import output_maps
 
-CARD = Provenance("some/base", "abc", 2, (3, 0), "sequential", "projection", "mine", "f" * 64, 0)
+CARD = Provenance(
+    "some/base", "abc", 2, (3, 0), "sequential", "projection", "mine", "f" * 64, 0, "SOM directions"
+)
 # LoRA cannot hold these architectures' biases or stacked experts.
 PARTIAL = {
     *("GPT-2", "GPT-NeoX", "Falcon", "Mixtral", "Qwen3-MoE", "DeepSeek-V3", "GPT-OSS"),

@@ -1,11 +1,11 @@
-"""Methods that turn representations into a DirectionSet."""
+"""A set of directions, what is known of where it comes from, and its file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 import torch
@@ -18,28 +18,129 @@ from somatlas.files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where directions come from, as far as it is known.
+
+    method : a name of `somatlas.directions.methods.METHODS`, or words; "" where unknown. model : as
+    the user named it. layer : of the representations. facts : what else a file's metadata says.
+    """
+
+    method: str = ""
+    model: str = ""
+    layer: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> Self:
+        """What a file's metadata says."""
+        rest = {name: value for name, value in metadata.items() if name not in _KNOWN}
+        layer = metadata.get("layer", "")
+        return cls(
+            metadata.get("method", ""),
+            metadata.get("model", ""),
+            int(layer) if layer.isdigit() else None,
+            rest,
+        )
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The same as a file's metadata; what is unknown is left out."""
+        layer = "" if self.layer is None else str(self.layer)
+        known = {"method": self.method, "model": self.model, "layer": layer}
+        return {**self.facts, **{name: value for name, value in known.items() if value}}
+
+
+_KNOWN = ("method", "model", "layer")
+
+
+@dataclass(frozen=True)
 class DirectionSet:
     """Directions in rank order; a direction's id everywhere is its row here.
 
-    vectors : (r, d) float32. neurons : (r,) int64, the neuron each comes from (zeros for methods
-    without neurons). hits : (r,) int64, how many harmful representations each stands for.
+    vectors : (r, d) float32. neurons : (r,) int64, the neuron of the map, or the cluster of
+    k-means, that each comes from; -1 where a method has neither, and 0 of SD, which is the one
+    neuron of a map of 1x1. hits : (r,) int64, how many harmful representations each stands for; -1
+    where that has no meaning. origin : where they come from. known_single : SD of the same
+    representations, where it is known (`single`).
+
+    A slice, a list of ranks or one rank gives a set of its own, with the same origin:
+
+    >>> several = DirectionSet.of_vectors(torch.eye(4), Origin("mine"))
+    >>> len(several[:3]), several[[2, 0]].vectors.argmax(dim=1).tolist(), several[1].origin.method
+    (3, [2, 0], 'mine')
     """
 
     vectors: Tensor
     neurons: Tensor
     hits: Tensor
+    origin: Origin = Origin()
+    known_single: DirectionSet | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def __getitem__(self, ranks: slice | SupportsIndex | Sequence[SupportsIndex]) -> Self:
+        """The directions of a slice, of a list of ranks in its order, or of one rank.
+
+        Raises IndexError for one rank beyond the last, InputError for a list with such a rank, with
+        one twice, or of no whole numbers.
+        """
+        if isinstance(ranks, slice):
+            rows = list(range(len(self)))[ranks]
+        elif not isinstance(ranks, Sequence) and np.ndim(ranks) == 0:  # type: ignore[arg-type]
+            rows = [range(len(self))[ranks]]
+        else:
+            rows = self._listed(ranks)  # type: ignore[arg-type]  # what is no rank is said there
+        return replace(
+            self, vectors=self.vectors[rows], neurons=self.neurons[rows], hits=self.hits[rows]
+        )
+
+    def _listed(self, ranks: Sequence[SupportsIndex]) -> list[int]:
+        if "bool" in str(getattr(ranks, "dtype", "")) or any(isinstance(r, bool) for r in ranks):
+            raise InputError("directions are chosen by their ranks, not by a mask")
+        try:
+            rows = [r.__index__() for r in ranks]
+        except (AttributeError, TypeError):
+            raise InputError(f"ranks must be whole numbers, not {ranks!r}") from None
+        for row in rows:
+            if not 0 <= row < len(self):
+                raise InputError(f"there is no direction {row}: ranks go from 0 to {len(self) - 1}")
+        if len(set(rows)) < len(rows):
+            raise InputError(f"ranks {','.join(map(str, rows))} name one direction twice")
+        return rows
+
+    @property
+    def single(self) -> DirectionSet:
+        """SD of the representations that these were made of, a set of one.
+
+        Raises InputError where it is not known, as of a file: a run keeps it in
+        single_direction.safetensors.
+        """
+        if self.known_single is not None:
+            return self.known_single
+        if self.origin.method == "sd" and len(self) == 1:
+            return self
+        raise InputError(
+            "the single direction of these directions is not known: fit a method, or load a run's "
+            "single_direction.safetensors"
+        )
+
+    @classmethod
+    def of_vectors(cls, vectors: Tensor | NDArray[Any], origin: Origin | None = None) -> Self:
+        """Directions (r, d) that come from no neuron."""
+        rows = torch.as_tensor(vectors).detach().cpu().float().contiguous()
+        unknown = torch.full((len(rows),), -1)
+        return cls(rows, unknown, unknown.clone(), origin or Origin())
 
     @classmethod
     def from_som(cls, som: SOM, harmless_mean: NDArray[Any] | Tensor) -> Self:
         """w_i - c for each neuron with hits, most hits first (paper, section on MD).
 
-        Ties go to the neuron that is hit first in the order of the training data.
+        Ties go to the neuron that is hit first in the order of the training data. Raises
+        NotFittedError for a map that was not trained.
         """
-        centroid = torch.as_tensor(harmless_mean).detach().to("cpu", torch.float64)
         weights = torch.from_numpy(som.weights_)
+        centroid = torch.as_tensor(harmless_mean).detach().to("cpu", torch.float64)
         if centroid.shape != weights.shape[1:]:
             raise InputError(
                 f"the harmless mean has shape {tuple(centroid.shape)}, "
@@ -52,35 +153,44 @@ class DirectionSet:
             vectors=(weights[neurons] - centroid).float(),
             neurons=neurons,
             hits=torch.from_numpy(som.hits_)[neurons],
+            origin=Origin("som"),
         )
 
     @classmethod
-    def single(cls, mean_difference: Tensor, hits: int) -> Self:
-        """The single direction (SD) alone, from `mean_difference`; hits harmful prompts gave it."""
+    def of_mean_difference(
+        cls, difference: Tensor, hits: int, origin: Origin | None = None
+    ) -> Self:
+        """The single direction (SD) alone, from `mean_difference` (d,); hits harmful prompts gave
+        it."""
         return cls(
-            vectors=mean_difference[None],
+            vectors=difference[None],
             neurons=torch.zeros(1, dtype=torch.int64),
             hits=torch.tensor([hits]),
+            origin=origin or Origin("sd"),
         )
 
-    def save(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Write a safetensors file with where the directions come from in its metadata."""
+    def save(self, path: Path, facts: Mapping[str, str] | None = None) -> None:
+        """Write a safetensors file with the origin in its metadata.
+
+        facts : more of it, under other names than method, model and layer, which the origin has.
+        """
         tensors = {"vectors": self.vectors, "neurons": self.neurons, "hits": self.hits}
-        write_tensors(path, tensors, metadata)
+        write_tensors(path, tensors, {**(facts or {}), **self.origin.metadata})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote, or a directions.pt of the paper's code.
+        """Read what `save` wrote, with its origin, or a directions.pt of the paper's code.
 
         Raises InputError for a damaged or other file.
         """
         if path.suffix == ".pt":
             return cls.from_paper_file(path)
-        tensors, _ = read_tensors(path)
+        tensors, metadata = read_tensors(path)
         if missing := {"vectors", "neurons", "hits"} - tensors.keys():
             raise InputError(f"{path} is not a file of directions: it lacks {min(missing)!r}")
         _check_finite(tensors["vectors"], path)
-        return cls(tensors["vectors"], tensors["neurons"], tensors["hits"])
+        origin = Origin.of(metadata)
+        return cls(tensors["vectors"], tensors["neurons"], tensors["hits"], origin)
 
     @classmethod
     def from_paper_file(cls, path: Path) -> Self:
@@ -103,8 +213,7 @@ class DirectionSet:
             raise InputError(f"{path} holds directions of different lengths")
         vectors = torch.stack([row.flatten().float() for row in rows])
         _check_finite(vectors, path)
-        unknown = torch.full((len(rows),), -1)
-        return cls(vectors, unknown, unknown.clone())
+        return cls.of_vectors(vectors)
 
 
 def _check_finite(vectors: Tensor, path: Path) -> None:

@@ -1,19 +1,19 @@
-"""Methods that the SOM is compared with: each makes a DirectionSet of the same representations.
+"""The methods that make directions, by name; other packages add theirs by entry points.
 
-| method       | directions                                                                     |
-|--------------|--------------------------------------------------------------------------------|
-| som          | the map's neurons minus the harmless mean (the paper's)                        |
-| points       | floor: random harmful representations minus the harmless mean                  |
-| shifted      | floor: the mean difference plus Gaussian noise of the harmful covariance       |
+| method       | directions                                                                      |
+|--------------|---------------------------------------------------------------------------------|
+| som          | the map's neurons minus the harmless mean (the paper's)                         |
+| points       | floor: random harmful representations minus the harmless mean                   |
+| shifted      | floor: the mean difference plus Gaussian noise of the harmful covariance        |
 | partition    | floor: means of a random partition of the harmful ones, minus the harmless mean |
-| random       | isotropic Gaussian: what ablating any directions does                          |
-| covariance   | Gaussian with the covariance of the harmful representations, centred           |
-| sd           | the mean difference, alone                                                     |
-| layers       | the mean differences of the layers nearest to the one that is cut              |
-| pca          | principal axes of harmful minus the harmless mean, not centred again           |
-| kmeans       | k-means centroids of harmful minus the harmless mean, most prompts first       |
-| leace        | the span that LEACE (Belrose et al. 2306.03819) removes to hide the category   |
-| leace-binary | the same to hide whether a prompt is harmful: one direction, which is SD       |
+| random       | isotropic Gaussian: what ablating any directions does                           |
+| covariance   | Gaussian with the covariance of the harmful representations, centred            |
+| sd           | the mean difference, alone                                                      |
+| layers       | the mean differences of the layers nearest to the one that is cut               |
+| pca          | principal axes of harmful minus the harmless mean, not centred again            |
+| kmeans       | k-means centroids of harmful minus the harmless mean, most prompts first        |
+| leace        | the span that LEACE (Belrose et al. 2306.03819) removes to hide the category    |
+| leace-binary | the same to hide whether a prompt is harmful: one direction, which is SD        |
 
 Ranks are in the methods' own order of importance; of the random ones it has no meaning. The floors
 learn nothing but have what every other method has, the mean difference; `random` and `covariance`
@@ -22,202 +22,77 @@ lack it.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
-from torch import Tensor
-
-from somatlas.directions.direction_set import DirectionSet, mean_difference
 from somatlas.errors import InputError
+from somatlas.plugins import Registry, own_settings
+
+if TYPE_CHECKING:
+    from somatlas.directions.contract import DirectionMethod
+
+_ROOM = "somatlas.directions"
+METHODS: Registry[DirectionMethod] = Registry(
+    "method",
+    "somatlas.methods",
+    f"{_ROOM}.contract:DirectionMethod",
+    {
+        "som": f"{_ROOM}.som_directions:SOMDirections",
+        "points": f"{_ROOM}.drawn:PointDirections",
+        "shifted": f"{_ROOM}.drawn:ShiftedDirections",
+        "partition": f"{_ROOM}.drawn:PartitionDirections",
+        "random": f"{_ROOM}.drawn:RandomDirections",
+        "covariance": f"{_ROOM}.drawn:CovarianceDirections",
+        "sd": f"{_ROOM}.learned:SingleDirection",
+        "layers": f"{_ROOM}.learned:LayerDirections",
+        "pca": f"{_ROOM}.learned:PCADirections",
+        "kmeans": f"{_ROOM}.learned:KMeansDirections",
+        "leace": f"{_ROOM}.leace:LEACEDirections",
+        "leace-binary": f"{_ROOM}.leace:BinaryLEACEDirection",
+    },
+)
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """What a method may use.
+def built_in_methods() -> dict[str, type[DirectionMethod]]:
+    """This package's own, in order: what a run does must not change with what else is installed."""
+    return {name: METHODS.get(name) for name in METHODS.built_in}
 
-    harmful : (n, d) at the layer that is cut; harmless : (m, d). categories : (n,) of the harmful
-    prompts, empty strings where unknown. single : layer -> SD (d,), of every layer kept. count :
-    how many directions are wanted.
+
+def floors(among: Iterable[str] | None = None) -> dict[str, str]:
+    """Name -> summary of the floors among some methods, or of this package's own.
+
+    A name of a package that is not installed any more is no floor.
     """
-
-    harmful: Tensor
-    harmless: Tensor
-    categories: Sequence[str]
-    single: Mapping[int, Tensor]
-    layer: int
-    count: int
-    seed: int
-
-    def sampled(self, rows: NDArray[np.int64], seed: int) -> Contrast:
-        """The same with some of the harmful representations, and another seed.
-
-        SD is made of them again at the layer that is cut; the other layers' would need their
-        representations, and are left out.
-        """
-        harmful = self.harmful[torch.from_numpy(rows)]
-        return replace(
-            self,
-            harmful=harmful,
-            categories=[self.categories[i] for i in rows.tolist()],
-            single={self.layer: mean_difference(harmful, self.harmless)},
-            seed=seed,
-        )
-
-    @property
-    def shifted(self) -> NDArray[np.float64]:
-        """(n, d) float64 harmful representations minus the harmless mean."""
-        return (self.harmful.double() - self.harmless.double().mean(dim=0)).numpy()
+    if among is None:
+        return {name: cls.summary for name, cls in built_in_methods().items() if cls.is_floor}
+    asked = set(among)
+    known = [name for name in METHODS.names() if name in asked]
+    return {name: cls.summary for name in known if (cls := METHODS.get(name)).is_floor}
 
 
-def random_directions(contrast: Contrast) -> DirectionSet:
-    """Isotropic: what ablating any k directions does."""
-    rng = np.random.default_rng(contrast.seed)
-    return _without_hits(rng.normal(size=(contrast.count, contrast.harmful.shape[1])))
-
-
-def covariance_directions(contrast: Contrast) -> DirectionSet:
-    """Random, with the covariance of the harmful representations."""
-    rng = np.random.default_rng(contrast.seed)
-    centred = contrast.shifted - contrast.shifted.mean(axis=0)
-    return _without_hits(_noise(centred, contrast.count, rng))
-
-
-def harmful_points(contrast: Contrast) -> DirectionSet:
-    """Random harmful representations, none twice; all of them where there are fewer than count."""
-    rng = np.random.default_rng(contrast.seed)
-    return _without_hits(contrast.shifted[rng.permutation(len(contrast.harmful))[: contrast.count]])
-
-
-def shifted_noise(contrast: Contrast) -> DirectionSet:
-    """Draws of the Gaussian that has the harmful cloud's mean, from the harmless one, and its
-    covariance."""
-    rng = np.random.default_rng(contrast.seed)
-    mean = contrast.shifted.mean(axis=0)
-    return _without_hits(mean + _noise(contrast.shifted - mean, contrast.count, rng))
-
-
-def random_partition(contrast: Contrast) -> DirectionSet:
-    """Means of count random parts, which differ in size by one prompt at most, the larger first.
-
-    hits : prompts of each part. A part holds one prompt at least, so there may be fewer.
-    """
-    n = len(contrast.harmful)
-    order = np.random.default_rng(contrast.seed).permutation(n)
-    parts = np.array_split(order, min(contrast.count, n))
-    means = np.stack([contrast.shifted[part].mean(axis=0) for part in parts])
-    return replace(_without_hits(means), hits=torch.tensor([len(part) for part in parts]))
-
-
-def single_direction(contrast: Contrast) -> DirectionSet:
-    """SD."""
-    return DirectionSet.single(contrast.single[contrast.layer], len(contrast.harmful))
-
-
-def neighbouring_layers(contrast: Contrast) -> DirectionSet:
-    """SD of the layers nearest to the one that is cut, that one first."""
-    order = sorted(contrast.single, key=lambda layer: (abs(layer - contrast.layer), layer))
-    vectors = [contrast.single[layer].numpy() for layer in order[: contrast.count]]
-    return _without_hits(np.stack(vectors))
-
-
-def principal_axes(contrast: Contrast) -> DirectionSet:
-    """Of harmful minus the harmless mean: the first is near SD."""
-    _, _, axes = np.linalg.svd(contrast.shifted, full_matrices=False)
-    return _without_hits(axes[: contrast.count])
-
-
-def kmeans_centroids(contrast: Contrast) -> DirectionSet:
-    """k-means++ start, Lloyd's iterations; empty clusters give no direction."""
-    data = contrast.shifted
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        # Of fewer different prompts than clusters some are empty: they give no direction, below.
-        warnings.simplefilter("ignore", UserWarning)
-        centroids, labels = kmeans2(
-            data, contrast.count, iter=100, minit="++", seed=np.random.default_rng(contrast.seed)
-        )
-    hits = np.bincount(labels, minlength=contrast.count)
-    order = [i for i in np.argsort(-hits, kind="stable") if hits[i] > 0]
-    return DirectionSet(
-        torch.from_numpy(centroids[order]).float(),
-        torch.tensor(order),
-        torch.from_numpy(hits[order]),
-    )
-
-
-def leace_span(contrast: Contrast) -> DirectionSet:
-    """Of the labels harmless and each category, by package concept-erasure."""
-    names = sorted(set(contrast.categories))
-    labels = torch.zeros(len(contrast.harmful) + len(contrast.harmless), len(names))
-    for row, category in enumerate(contrast.categories):
-        labels[row, names.index(category)] = 1
-    return _erased(contrast, labels)
-
-
-def leace_binary(contrast: Contrast) -> DirectionSet:
-    """Of the one label harmful or not, by package concept-erasure.
-
-    What LEACE removes is the span of the covariance of vectors and label, and of one binary label
-    that is the mean difference: ablated as every direction is here, orthogonally, this is SD.
-    LEACE's own projection is oblique.
-    """
-    labels = torch.zeros(len(contrast.harmful) + len(contrast.harmless), 1)
-    labels[: len(contrast.harmful)] = 1
-    return _erased(contrast, labels)
-
-
-def _erased(contrast: Contrast, labels: Tensor) -> DirectionSet:
-    """The span that hides labels (n + m, c) of the harmful, then the harmless vectors."""
+def title_of(method: str) -> str:
+    """How a card names a method; a name that is not known here stays as it is."""
     try:
-        from concept_erasure import LeaceEraser
-    except ImportError:
-        raise InputError(
-            f"method {'leace' if labels.shape[1] > 1 else 'leace-binary'!r} needs the package "
-            "concept-erasure: install 'somatlas[leace]'"
-        ) from None
-    both = torch.cat([contrast.harmful, contrast.harmless]).double()
-    eraser = LeaceEraser.fit(both, labels.double())
-    axes, values, _ = torch.linalg.svd(eraser.proj_left, full_matrices=False)
-    kept = axes[:, values > 1e-6 * values[0]].T
-    return _without_hits(kept[: contrast.count].numpy())
+        return METHODS.get(method).title
+    except InputError:
+        return method
 
 
-METHODS: Mapping[str, Callable[[Contrast], DirectionSet]] = {
-    "points": harmful_points,
-    "shifted": shifted_noise,
-    "partition": random_partition,
-    "random": random_directions,
-    "covariance": covariance_directions,
-    "sd": single_direction,
-    "layers": neighbouring_layers,
-    "pca": principal_axes,
-    "kmeans": kmeans_centroids,
-    "leace": leace_span,
-    "leace-binary": leace_binary,
-}
-
-# Methods that learn nothing of the harmful cloud but where it is: what any other is measured by.
-FLOORS: Mapping[str, str] = {
-    "points": "random harmful representations minus the harmless mean",
-    "shifted": "the mean difference plus noise of the harmful covariance",
-    "partition": "means of a random partition of the harmful representations",
-}
+def method_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's own settings, whole (`somatlas.plugins.own_settings`)."""
+    cls = METHODS.get(name)
+    return own_settings("method", name, cls, given, cls.filled_by_run())
 
 
-def _noise(
-    centred: NDArray[np.float64], count: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """(count, d) Gaussian draws of mean 0 with the sample covariance of the rows of (n, d)."""
-    weights = rng.normal(size=(count, len(centred))) / np.sqrt(max(1, len(centred) - 1))
-    return np.asarray(weights @ centred)
+def make_method(
+    name: str, run: Mapping[str, Any], own: Mapping[str, Any] | None = None
+) -> DirectionMethod:
+    """A method, not fitted. run : `count`, `seed` and what else a run fills, of which the method
+    takes what it has. own : its own settings.
 
-
-def _without_hits(vectors: NDArray[np.floating]) -> DirectionSet:
-    unknown = torch.full((len(vectors),), -1)
-    return DirectionSet(
-        torch.from_numpy(np.ascontiguousarray(vectors)).float(), unknown, unknown.clone()
-    )
+    >>> make_method("kmeans", {"count": 3, "seed": 5, "grid": (4, 4)})
+    KMeansDirections(count=3, seed=5)
+    """
+    cls = METHODS.get(name)
+    filled = {parameter: run[parameter] for parameter in cls.filled_by_run() if parameter in run}
+    return cls(**filled, **method_settings(name, own or {}))

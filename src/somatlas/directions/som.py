@@ -14,28 +14,41 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
+from somatlas.directions.parameters import Parameterised
 from somatlas.errors import InputError
 
+if TYPE_CHECKING:  # settings and help read this module's defaults, and need no tensors
+    import torch
+
 Floats = NDArray[np.float64]
-Samples = NDArray[np.floating] | torch.Tensor
+Samples: TypeAlias = Union[NDArray[np.floating], "torch.Tensor"]
 Topology = Literal["hexagonal", "rectangular"]
 
 # Initial width in grid steps. At the paper's 0.33 a grid neighbour is pulled 1 % as hard as the
 # winner, and the grid orders nothing; 1 is the narrowest at which maps of representations keep
 # their neighbourhood, with no larger quantization error (docs/method.md).
 SIGMA = 1.0
+_NUMBERS: Mapping[str, type[int | float]] = {
+    "sigma": float,
+    "learning_rate": float,
+    "iterations": int,
+    "seed": int,
+}
 
 
-class SOM:
+class SOM(Parameterised):
     """Self-organizing map on a hexagonal or rectangular grid, trained online.
+
+    scikit-learn's contract holds: parameters are stored as given and validated by `fit`.
 
     Parameters
     ----------
@@ -50,8 +63,21 @@ class SOM:
     ----------
     weights_ : (m, d) float64, neuron x * columns + y, MiniSom's order.
     hits_ : (m,) int64, how many training samples each neuron wins.
-    bmus_ : (n,) int64, the winning neuron of each training sample.
+    bmus_ : (n,) int64, the winning neuron of each training sample; `labels_` is the same.
+    n_features_in_ : d.
+
+    Examples
+    --------
+    >>> som = SOM(grid=(1, 2), seed=0).fit([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0], [9.0, 8.0]])
+    >>> som.hits_.tolist(), len(set(som.labels_[:2])), som.n_features_in_
+    ([2, 2], 1, 2)
     """
+
+    weights_: Floats
+    hits_: NDArray[np.int64]
+    bmus_: NDArray[np.int64]
+    labels_: NDArray[np.int64]
+    n_features_in_: int
 
     def __init__(
         self,
@@ -62,34 +88,25 @@ class SOM:
         iterations: int = 10_000,
         seed: int = 0,
     ) -> None:
-        if len(grid) != 2 or min(grid) < 1:
-            raise InputError(f"grid must be two whole numbers of at least 1, not {grid}")
-        if topology not in ("hexagonal", "rectangular"):
-            raise InputError(f"topology must be hexagonal or rectangular, not {topology!r}")
-        if not (math.isfinite(sigma) and sigma > 0):
-            raise InputError(f"sigma must be above 0, not {sigma}")
-        if not 0 < learning_rate <= 1:
-            raise InputError(f"learning_rate must be above 0 and at most 1, not {learning_rate}")
-        if iterations < 1:
-            raise InputError(f"iterations must be at least 1, not {iterations}")
-        self.grid = (int(grid[0]), int(grid[1]))
+        self.grid = grid
         self.topology = topology
         self.sigma = sigma
         self.learning_rate = learning_rate
         self.iterations = iterations
         self.seed = seed
-        self.weights_: Floats
-        self.hits_: NDArray[np.int64]
-        self.bmus_: NDArray[np.int64]
 
     @property
     def n_neurons(self) -> int:
         """m, the number of neurons."""
         return self.grid[0] * self.grid[1]
 
-    def fit(self, X: Samples) -> Self:
-        """Train on X (n, d), an array or tensor. Raises InputError on bad shape or values."""
-        data = _as_samples(X)
+    def fit(self, X: Samples, y: object = None) -> Self:
+        """Train on X (n, d), an array or tensor; y is ignored, as scikit-learn's pipelines give it.
+
+        Raises InputError on parameters that are out of range and on bad shape or values.
+        """
+        self._check_parameters()
+        data = as_samples(X)
         if self.n_neurons > len(data):
             raise InputError(
                 f"a grid of {self.grid[0]}x{self.grid[1]} has more neurons than the "
@@ -101,27 +118,27 @@ class SOM:
         weights = data[[random.randint(len(data)) for _ in range(self.n_neurons)]]
         order = np.arange(self.iterations) % len(data)
         random.shuffle(order)
-        from somatlas.directions.som_kernels import (
-            train,  # loads the compiler, which only a map needs
-        )
+        # Loads the compiler, which only a map needs.
+        from somatlas.directions.som_kernels import nearest_rows, train
 
         train(weights, data, order, self.grid_distances(), self.learning_rate, self.sigma)
-        self.weights_ = weights
-        self.bmus_ = self.predict(data)
-        self.hits_ = np.bincount(self.bmus_, minlength=self.n_neurons).astype(np.int64)
+        self._set_fitted(weights, nearest_rows(data, weights))
         return self
+
+    def fit_predict(self, X: Samples, y: object = None) -> NDArray[np.int64]:
+        """`fit`, then the winning neuron of each training sample: (n,)."""
+        return self.fit(X).bmus_
 
     def predict(self, X: Samples) -> NDArray[np.int64]:
         """Best-matching unit of each row of X (n, d): (n,) indices; ties go to the lower index."""
-        data = _as_samples(X)
-        if data.shape[1] != self.weights_.shape[1]:
-            raise InputError(
-                f"the map was trained on vectors of {self.weights_.shape[1]} values, "
-                f"these have {data.shape[1]}"
-            )
+        data = self._as_fitted(X)
         from somatlas.directions.som_kernels import nearest_rows
 
         return nearest_rows(data, self.weights_)
+
+    def transform(self, X: Samples) -> Floats:
+        """(n, m) Euclidean distance of each row of X (n, d) to each neuron's weights."""
+        return np.asarray(cdist(self._as_fitted(X), self.weights_))
 
     def coordinates(self) -> Floats:
         """(m, 2) place of each neuron on the plane, in grid steps: (along x, along y).
@@ -129,6 +146,7 @@ class SOM:
         On the hexagonal grid neighbours are one step apart: every second line, counted from
         the last, is shifted by half a step and lines are sqrt(3)/2 apart.
         """
+        self._check_grid()
         rows, columns = self.grid
         x, y = np.meshgrid(np.arange(rows, dtype=float), np.arange(columns, dtype=float))
         if self.topology == "hexagonal":
@@ -160,6 +178,90 @@ class SOM:
         gaps = np.linalg.norm(self.weights_[:, None] - self.weights_[None], axis=-1)
         return np.asarray((gaps * near).sum(axis=1) / np.maximum(near.sum(axis=1), 1))
 
+    def save(self, path: Path, facts: Mapping[str, str] | None = None) -> None:
+        """Write a safetensors file: what was fitted, and where the neurons lie, for other readers.
+
+        Its metadata has the parameters. facts : for the metadata too. Raises NotFittedError.
+        """
+        import torch
+
+        from somatlas.files import write_tensors
+
+        arrays = {
+            "weights": self.weights_,
+            "hits": self.hits_,
+            "bmus": self.bmus_,
+            "coordinates": self.coordinates(),
+            "u_matrix": self.u_matrix(),
+        }
+        numbers = {name: repr(getattr(self, name)) for name in _NUMBERS}
+        parameters = {"grid": "x".join(map(str, self.grid)), "topology": self.topology, **numbers}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_tensors(path, tensors, {**(facts or {}), **parameters})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        A file of version 0.1.0 holds grid and topology alone: the other parameters are None then,
+        and `fit` refuses them. Raises InputError for a damaged or other file.
+        """
+        from somatlas.files import read_tensors
+
+        tensors, facts = read_tensors(path)
+        if missing := {"weights", "bmus", "grid", "topology"} - tensors.keys() - facts.keys():
+            raise InputError(f"{path} is not a file of a map: it lacks {min(missing)!r}")
+        som = cls(topology=facts["topology"])  # type: ignore[arg-type]  # checked below
+        try:
+            rows, columns = map(int, facts["grid"].split("x"))
+            for name, number in _NUMBERS.items():
+                setattr(som, name, number(facts[name]) if name in facts else None)
+        except ValueError as error:
+            raise InputError(f"{path} holds a map of wrong parameters ({error})") from None
+        som.grid = (rows, columns)
+        weights, bmus = tensors["weights"].double().numpy(), tensors["bmus"].numpy()
+        som._check_grid()
+        whole = weights.ndim == 2 and len(weights) == som.n_neurons and np.isfinite(weights).all()
+        if not whole or (len(bmus) and not 0 <= bmus.min() <= bmus.max() < som.n_neurons):
+            raise InputError(f"{path} holds no map of {rows}x{columns} neurons: make it again")
+        som._set_fitted(weights, bmus)
+        return som
+
+    def _set_fitted(self, weights: Floats, bmus: NDArray[np.int64]) -> None:
+        self.weights_ = weights
+        self.bmus_ = self.labels_ = bmus
+        self.hits_ = np.bincount(bmus, minlength=self.n_neurons).astype(np.int64)
+        self.n_features_in_ = weights.shape[1]
+
+    def _as_fitted(self, X: Samples) -> Floats:
+        """X as an array, of vectors as long as those that the map was trained on."""
+        length, data = self.weights_.shape[1], as_samples(X)
+        if data.shape[1] != length:
+            raise InputError(
+                f"the map was trained on vectors of {length} values, these have {data.shape[1]}"
+            )
+        return data
+
+    def _check_grid(self) -> None:
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            raise InputError(f"grid must be two whole numbers of at least 1, not {self.grid}")
+        if self.topology not in ("hexagonal", "rectangular"):
+            raise InputError(f"topology must be hexagonal or rectangular, not {self.topology!r}")
+
+    def _check_parameters(self) -> None:
+        self._check_grid()
+        for name in _NUMBERS:
+            if not isinstance(getattr(self, name), int | float | np.integer | np.floating):
+                raise InputError(f"{name} must be a number, not {getattr(self, name)!r}")
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise InputError(f"sigma must be above 0, not {self.sigma}")
+        if not 0 < self.learning_rate <= 1:
+            raise InputError(
+                f"learning_rate must be above 0 and at most 1, not {self.learning_rate}"
+            )
+        if self.iterations < 1:
+            raise InputError(f"iterations must be at least 1, not {self.iterations}")
+
 
 def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> list[SOM]:
     """Fit each map on its samples, several at a time: the compiled loops hold no lock.
@@ -170,10 +272,10 @@ def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> 
         return list(pool.map(lambda job: job[0].fit(job[1]), jobs))
 
 
-def _as_samples(X: Samples) -> Floats:
-    """X as a finite (n, d) float64 array."""
-    if isinstance(X, torch.Tensor):
-        X = X.detach().to("cpu", torch.float64).numpy()
+def as_samples(X: Samples) -> Floats:
+    """X as a finite (n, d) float64 array; raises InputError for another shape or other values."""
+    if hasattr(X, "detach"):  # a tensor, of whatever device
+        X = X.detach().cpu().double().numpy()
     data = np.asarray(X, dtype=np.float64)
     if data.ndim != 2 or 0 in data.shape:
         raise InputError(f"samples must be a non-empty (n, d) array, not of shape {data.shape}")

@@ -16,7 +16,10 @@ _INTENDED_USE = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was done to which model. measured : the table of a judged run, or empty."""
+    """What was done to which model.
+
+    directions : what they are, in words. measured : the table of a judged run, or empty.
+    """
 
     base: str
     revision: str
@@ -27,6 +30,7 @@ class Provenance:
     prompts: str
     prompts_sha256: str
     seed: int
+    directions: str
     measured: str = ""
 
     def facts(self) -> dict[str, str]:
@@ -34,7 +38,8 @@ class Provenance:
         return {
             "base model": self.base,
             "revision": self.revision,
-            "method": f"SOM directions (arXiv 2511.08379), {self.mode} ablation, site {self.site}",
+            "directions": self.directions,
+            "ablation": f"{self.mode}, site {self.site}",
             "layer": str(self.layer),
             "ranks ablated": " ".join(map(str, self.ranks)),
             "prompts": f"{self.prompts} (sha256 {self.prompts_sha256[:16]})",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from somatlas.directions.methods import FLOORS
+from somatlas.directions.methods import floors
 from somatlas.errors import InputError
 from somatlas.evaluation.in_words import p_text
 from somatlas.evaluation.rates import paired_tests
@@ -141,7 +141,7 @@ def _check_ground(run: Run, first: Run) -> None:
 def _name(run: Run, runs: Sequence[Run]) -> str:
     """The method, that it is a floor, and the run's name and model where they tell more."""
     method, name = run.config.method, run.config.name
-    told = f"{method}, floor" if method in FLOORS else method
+    told = f"{method}, floor" if method in floors([method]) else method
     return _with_model(told if name == method else f"{told} ({name})", run, runs)
 
 

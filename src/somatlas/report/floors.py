@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from somatlas.directions.methods import FLOORS
+from somatlas.directions.methods import floors
 from somatlas.evaluation.in_words import p_text
 
 _MEASURES = {"asr": "ASR", "refusal": "refusal", "kl": "KL"}
@@ -24,27 +24,27 @@ class Row(Protocol):
 
 def floor_text(rows: Sequence[Row]) -> str:
     """Each floor over its draws, and how many of all draws reach what each other method does."""
-    floors = [row for row in rows if row.method in FLOORS]
+    known = floors(row.method for row in rows)
+    draws = [row for row in rows if row.method in known]
     lines = []
-    for method, meaning in FLOORS.items():
-        own = [row for row in floors if row.method == method]
-        if own:
-            spans = ", ".join(_span(own, measure) for measure in _MEASURES)
-            lines.append(f"  floor {method}, {meaning}: {_count(len(own), 'draw')}, {spans}")
-    if not floors:
+    for method, meaning in known.items():
+        own = [row for row in draws if row.method == method]
+        spans = ", ".join(_span(own, measure) for measure in _MEASURES)
+        lines.append(f"  floor {method}, {meaning}: {_count(len(own), 'draw')}, {spans}")
+    if not draws:
         return ""
     for row in rows:
-        if row.method in FLOORS:
+        if row.method in known:
             continue
         reached = {
-            measure: sum(_as_good(floor, row, measure) for floor in floors) for measure in _MEASURES
+            measure: sum(_as_good(floor, row, measure) for floor in draws) for measure in _MEASURES
         }
         lines.append(
-            f"  {row.name}: of {_count(len(floors), 'draw')} of the floors, ASR is as high in "
+            f"  {row.name}: of {_count(len(draws), 'draw')} of the floors, ASR is as high in "
             f"{reached['asr']}, refusal as low in {reached['refusal']}, drift as low in "
             f"{reached['kl']}"
         )
-    if len(floors) < 5:
+    if len(draws) < 5:
         lines.append("  a floor needs five draws or more: --draw 1, 2, ... makes them")
     return "\n".join(lines) + "\n"
 

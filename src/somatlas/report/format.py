@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from somatlas.directions.methods import FLOORS
+from somatlas.directions.methods import floors
 from somatlas.evaluation.in_words import p_text
 from somatlas.report.prose import stability_summary
 from somatlas.report.read import Facts
@@ -38,9 +38,10 @@ def summary_lines(facts: Facts) -> list[str]:
         f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. "
         f"{_compared(evaluation.paired)}"
     )
-    if method in FLOORS and not facts.settings.get("directions"):
+    floor = floors([method]).get(method)
+    if floor and not facts.settings.get("directions"):
         lines.append(
-            f"This is a floor: the directions are {FLOORS[method]}, so nothing was learned, and "
+            f"This is a floor: the directions are {floor}, so nothing was learned, and "
             "only what another method does beyond this is its own."
         )
     if search and search.selection and evaluation.search:  # else the user named the set

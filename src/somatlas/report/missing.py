@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from somatlas.atlases.record import Atlas
+from somatlas.directions.methods import METHODS
 from somatlas.runs.contents import Inputs
 from somatlas.runs.folder import Run, run_folder
 from somatlas.runs.settings import Config, Stage
@@ -23,7 +24,8 @@ _PARTS: dict[Stage, str] = {
 def missing_parts(run: Run) -> list[str]:
     """In words, what the stages that are not done would make, but for what the user gave."""
     given = {"layers": run.config.layer is not None, "search": run.config.ids is not None}
-    parts = {**_PARTS, "map": _PARTS["map"] if run.config.method == "som" else "the directions"}
+    makes_map = METHODS.get(run.config.method).makes_map
+    parts = {**_PARTS, "map": _PARTS["map"] if makes_map else "the directions"}
     return [what for stage, what in parts.items() if not (given.get(stage) or run.is_done(stage))]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from somatlas.directions.methods import FLOORS
+from somatlas.directions.methods import floors
 from somatlas.searches.result import SearchResult
 
 
@@ -144,22 +144,22 @@ def stability_text(found: Mapping[str, Mapping[str, Any]]) -> str:
     rand = own["rand"]["mean"] if own["rand"] else None
     if rand is not None:
         text += f"; the partitions of the prompts agree with an adjusted Rand index of {rand:.2f}"
-    if name in FLOORS:
+    if name in floors([name]):
         return text + ". It learns nothing: a floor for other methods."
-    floors = _floors_beyond_sd(found)
-    if not floors:
+    beyond = _floors_beyond_sd(found)
+    if not beyond:
         return text + ". What chance would give is not shown: make the atlas again for floors."
     free = found[name]["without_sd"]
     if free is None:
         return text + ". That is the mean difference and nothing else."
-    floor = max(floors, key=lambda one: float(floors[one]["matched_cosine"]["mean"]))
-    highest = floors[floor]["matched_cosine"]
-    least = min(float(one["largest_angle"]["low"]) for one in floors.values())
+    floor = max(beyond, key=lambda one: float(beyond[one]["matched_cosine"]["mean"]))
+    highest, meaning = beyond[floor]["matched_cosine"], floors([floor])[floor]
+    least = min(float(one["largest_angle"]["low"]) for one in beyond.values())
     shared, turned = free["samples"]["matched_cosine"]["mean"], free["samples"]["largest_angle"]
     text += (
         f". With the mean difference projected out, which all methods share, the cosine is "
         f"{shared:.2f} and the angle {turned['mean']:.0f} degrees; of the floors, which learn "
-        f"nothing, {floor} ({FLOORS[floor]}) has most, {highest['mean']:.2f}, and 95 % of its "
+        f"nothing, {floor} ({meaning}) has most, {highest['mean']:.2f}, and 95 % of its "
         f"pairs less than {highest['high']:.2f}. "
     )
     if shared <= highest["high"]:
@@ -191,11 +191,11 @@ def stability_summary(found: Mapping[str, Mapping[str, Any]]) -> str:
     name = next(iter(found))
     cosine = found[name]["samples"]["matched_cosine"]["mean"]
     text = f"Directions from 80 % samples of the prompts agree with a mean cosine of {cosine:.2f}"
-    floors, free = _floors_beyond_sd(found), found[name].get("without_sd")
-    if name in FLOORS or not floors or free is None:
+    beyond, free = _floors_beyond_sd(found), found[name].get("without_sd")
+    if name in floors([name]) or not beyond or free is None:
         return f"{text}."
     shared = free["samples"]["matched_cosine"]["mean"]
-    floor = max(floors.values(), key=lambda one: float(one["matched_cosine"]["mean"]))
+    floor = max(beyond.values(), key=lambda one: float(one["matched_cosine"]["mean"]))
     most = floor["matched_cosine"]
     verdict = "more" if shared > most["high"] else "no more"
     return (
@@ -206,7 +206,7 @@ def stability_summary(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _floors_beyond_sd(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The floors' agreement over samples without SD, of those that a record has."""
-    records = {name: found[name].get("without_sd") for name in FLOORS if name in found}
+    records = {name: found[name].get("without_sd") for name in floors(found)}
     return {name: record["samples"] for name, record in records.items() if record}
 
 

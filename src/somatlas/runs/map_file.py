@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.files import read_json, read_tensors
+from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.som import SOM
+from somatlas.files import read_json
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,21 @@ def has_map(folder: Path) -> bool:
 
 def read_map(folder: Path) -> MapFile:
     """The map in a run's folder; raises InputError where there is none, or it is damaged."""
-    tensors, metadata = read_tensors(folder / "map.safetensors")
-    directions, _ = read_tensors(folder / "directions.safetensors")
     errors = folder / "map.json"
+    return drawn_map(
+        SOM.load(folder / "map.safetensors"),
+        DirectionSet.load(folder / "directions.safetensors"),
+        read_json(errors) if errors.exists() else None,
+    )
+
+
+def drawn_map(som: SOM, directions: DirectionSet, errors: dict[str, Any] | None) -> MapFile:
+    """A fitted map with the directions from it. errors : as `somatlas.atlases.map_errors`."""
     return MapFile(
-        coordinates=tensors["coordinates"].numpy(),
-        u_matrix=tensors["u_matrix"].numpy(),
-        hits=tensors["hits"].numpy(),
-        neurons=directions["neurons"].numpy(),
-        topology=metadata["topology"],
-        errors=read_json(errors) if errors.exists() else None,
+        coordinates=som.coordinates(),
+        u_matrix=som.u_matrix(),
+        hits=som.hits_,
+        neurons=directions.neurons.numpy(),
+        topology=som.topology,
+        errors=errors,
     )

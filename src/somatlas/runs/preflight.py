@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from somatlas.directions.direction_set import DirectionSet
-from somatlas.errors import InputError, Problems
+from somatlas.directions.methods import METHODS
+from somatlas.errors import Problems
 from somatlas.evaluation.harness import Harness
 from somatlas.judges.keyword import matcher
 from somatlas.judges.template import template_from_file
@@ -76,10 +76,7 @@ def _directions(run: Run) -> None:
 
 
 def _method(run: Run) -> None:
-    if run.config.method == "leace" and find_spec("concept_erasure") is None:
-        raise InputError(
-            "method 'leace' needs the package concept-erasure: install 'somatlas[leace]'"
-        )
+    METHODS.get(run.config.method).check_installed()
 
 
 def _behaviour(run: Run) -> None:

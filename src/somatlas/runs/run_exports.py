@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from somatlas.ablation import Projection
-from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.direction_set import DirectionSet, Origin
+from somatlas.directions.methods import title_of
 from somatlas.exports.adapter import save_adapter
 from somatlas.exports.card import Provenance
 from somatlas.exports.carried import left_behind
@@ -34,8 +35,10 @@ def save_exports(
     if not wanted:
         return []
     ranks, vectors = chosen_directions(run)
+    source = Path(run.config.directions or run.path("directions.safetensors"))
+    directions = DirectionSet.load(source)
     projection = Projection(vectors, run.config.mode)
-    provenance = _provenance(run, ranks)
+    provenance = _provenance(run, ranks, _made_by(directions.origin, source))
     for name, path in wanted.items():
         if name == "save_model":
             for line in left_behind(run.lm):
@@ -44,8 +47,7 @@ def save_exports(
         elif name == "save_adapter":
             save_adapter(run.lm, projection, path, provenance)
         else:
-            source = run.config.directions or run.path("directions.safetensors")
-            DirectionSet.load(Path(source)).save(path, provenance.facts())
+            directions.save(path, provenance.facts())
             form = (
                 "Directions in rank order, one a row, as safetensors; the metadata says the same."
             )
@@ -53,7 +55,14 @@ def save_exports(
     return list(wanted.values())
 
 
-def _provenance(run: Run, ranks: list[int]) -> Provenance:
+def _made_by(origin: Origin, source: Path) -> str:
+    """What the directions are, by what their own file says; a run's settings may say another."""
+    if not origin.method:
+        return f"of {source.name}, which does not say what made them"
+    return title_of(origin.method)
+
+
+def _provenance(run: Run, ranks: list[int], directions: str) -> Provenance:
     config, table = run.config, run.path("table.txt")
     return Provenance(
         base=config.model,
@@ -65,5 +74,6 @@ def _provenance(run: Run, ranks: list[int]) -> Provenance:
         prompts=config.positive or config.prompts,
         prompts_sha256=run.prompts.sha256(),
         seed=config.seed,
+        directions=directions,
         measured=table.read_text(encoding="utf-8") if table.exists() else "",
     )

@@ -15,12 +15,22 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from somatlas.directions.methods import METHODS, built_in_methods, method_settings
 from somatlas.directions.som import SIGMA
 from somatlas.errors import InputError
 from somatlas.judges.registry import Judges, find_kind, judge_forms, kind_named
 from somatlas.models.names import DEFAULT_DATE, DEFAULT_MODEL
+from somatlas.searches.samplers import SAMPLERS, sampler_settings
 
 Stage = Literal["represent", "layers", "map", "search", "ablate", "judge", "cost", "atlas"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -40,31 +50,6 @@ FILES = (
     "judge_template",
     "perplexity",
 )
-
-Method = Literal[
-    "som",
-    "points",
-    "shifted",
-    "partition",
-    "random",
-    "covariance",
-    "sd",
-    "layers",
-    "pca",
-    "kmeans",
-    "leace",
-    "leace-binary",
-]
-DRAWN: tuple[Method, ...] = (  # methods that the draw changes
-    "som",
-    "points",
-    "shifted",
-    "partition",
-    "random",
-    "covariance",
-    "kmeans",
-)
-SINGLE: tuple[Method, ...] = ("sd", "leace-binary")  # methods that make one direction
 
 ENVIRONMENT_PREFIX = "SOMATLAS_"
 
@@ -176,8 +161,14 @@ class Config(BaseModel):
         "layers", 0.0, "added to p and 1 - p in the refusal score (paper: 1e-8)", ge=0, lt=1
     )
 
-    method: Method = _of(
+    method: str = _of(
         "map", "som", "what makes the directions: the map, or a method to compare it with"
+    )
+    method_settings: dict[str, Any] | None = _of(
+        "map",
+        None,
+        "the method's own settings, as NAME=VALUE,NAME=VALUE, or a table of a TOML file",
+        validate_default=True,
     )
     draw: int = _of(
         "map",
@@ -197,6 +188,17 @@ class Config(BaseModel):
     trials: Count = _of("search", 16, "subsets of directions to try (paper: 128 to 512)")
     startup: Count = _of(
         "search", 8, "trials drawn at random before any is proposed (paper: a quarter of them)"
+    )
+    sampler: str | None = _of(
+        "search",
+        None,
+        "what proposes the next trial (default: surrogate; parzen, as the paper, with --ordered)",
+    )
+    sampler_settings: dict[str, Any] | None = _of(
+        "search",
+        None,
+        "the sampler's own settings, as --method-settings",
+        validate_default=True,
     )
     k: Count = _of("search", 3, "directions ablated together (paper: 2 to 7)")
     candidates: Count = _of("search", 16, "directions to choose from, by rank (paper: 16)")
@@ -236,7 +238,7 @@ class Config(BaseModel):
     ids: tuple[int, ...] | None = _of(
         "ablate", None, "ranks to ablate, comma-separated (default: the search's best)"
     )
-    controls: tuple[Method, ...] = _of(
+    controls: tuple[str, ...] = _of(
         "ablate",
         (),
         "further conditions: as many directions of each of these methods, comma-separated",
@@ -343,7 +345,9 @@ class Config(BaseModel):
             raise ValueError("must be I/N with I from 0 to N - 1")
         return value
 
-    @field_validator("judge_labels", "reply_models", mode="before")
+    @field_validator(
+        "judge_labels", "reply_models", "method_settings", "sampler_settings", mode="before"
+    )
     @classmethod
     def _parse_pairs(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -352,6 +356,47 @@ class Config(BaseModel):
         if not pairs or not all(name and sign and meaning for name, sign, meaning in pairs):
             raise ValueError("must be like NAME=VALUE,NAME=VALUE")
         return {name.strip(): meaning.strip() for name, _, meaning in pairs}
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        METHODS.check(value)
+        return value
+
+    @field_validator("controls")
+    @classmethod
+    def _known_controls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            METHODS.check(name)
+            if name == "sd":
+                raise ValueError("must not name 'sd', which is a condition already")
+        if len(set(value)) < len(value):
+            raise ValueError("must not name a method twice")
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, value: str | None) -> str | None:
+        if value is not None:
+            SAMPLERS.check(value)
+        return value
+
+    @field_validator("method_settings", "sampler_settings")
+    @classmethod
+    def _own_settings(
+        cls, value: dict[str, Any] | None, info: ValidationInfo
+    ) -> dict[str, Any] | None:
+        """Whole, with defaults, as all settings are recorded; None where there are none."""
+        chooser = str(info.field_name).removesuffix("_settings")
+        if chooser not in info.data:  # wrong itself, and said so
+            return value
+        name = info.data[chooser]
+        if name is None:
+            if value:
+                raise ValueError(f"has no meaning without --{chooser}, whose settings they are")
+            return None
+        whole = method_settings if chooser == "method" else sampler_settings
+        return whole(name, value or {}) or None
 
     @field_validator("reply_models")
     @classmethod
@@ -415,13 +460,14 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> Self:
-        if self.k > 1 and self.method in SINGLE and self.ids is None:
+        method = METHODS.get(self.method)
+        if self.k > 1 and method.makes_one and self.ids is None:
             raise ValueError(
                 f"method {self.method!r} makes one direction, of which k = {self.k} cannot be "
                 "taken: lower --k to 1"
             )
         neurons = self.grid[0] * self.grid[1]
-        available = min(self.candidates, neurons) if self.method == "som" else self.candidates
+        available = min(self.candidates, neurons) if method.makes_map else self.candidates
         if self.k > available:
             raise ValueError(
                 f"k = {self.k} directions cannot be taken from {available} candidates: lower --k, "
@@ -431,10 +477,11 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> Self:
-        if self.draw and self.method not in DRAWN:
+        if self.draw and not METHODS.get(self.method).is_drawn:
+            drawn = [name for name, cls in built_in_methods().items() if cls.is_drawn]
             raise ValueError(
                 f"method {self.method!r} draws nothing, so draw = {self.draw} would be the same "
-                f"directions: leave out --draw, or choose a method among {', '.join(DRAWN)}"
+                f"directions: leave out --draw, or choose a method among {', '.join(drawn)}"
             )
         return self
 

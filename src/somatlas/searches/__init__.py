@@ -8,13 +8,16 @@ from somatlas.searches.loop import (
     run_trials,
     within,
 )
+from somatlas.searches.proposer import Proposer, SearchState
 from somatlas.searches.sampler import SubsetSampler
 from somatlas.searches.space import Ranks, SubsetSpace
 from somatlas.searches.study import open_storage, open_study, storage_error, storage_url
 
 __all__ = [
     "Outcome",
+    "Proposer",
     "Ranks",
+    "SearchState",
     "SubsetSampler",
     "SubsetSpace",
     "contenders",

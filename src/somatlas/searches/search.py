@@ -19,6 +19,7 @@ from somatlas.prompts.prompt_set import PromptSplit, spread, texts
 from somatlas.searches.loop import Outcome, contenders, finished_trials, run_trials
 from somatlas.searches.result import SearchResult, front_rows, limit_row, trial_rows
 from somatlas.searches.sampler import STARTUP, SubsetSampler
+from somatlas.searches.samplers import make_proposer
 from somatlas.searches.space import Ranks, SubsetSpace
 from somatlas.searches.study import agree_on_directions, open_storage, open_study, without_password
 from somatlas.searches.trials import Asking, Trials
@@ -64,6 +65,7 @@ def search(
     selection_prompts: int = 32,
     startup: int = STARTUP,
     ordered: bool = False,
+    sampler: str | None = None,
     tokens: int = 64,
     lanes: int = 4,
     batch_size: int = 128,
@@ -78,6 +80,7 @@ def search(
     prompts a trial answers (paper: 41). selection_prompts : others, that the winner is chosen on
     among the best four. objective : "asr,kl" seeks little drift too. max_kl : the winner's KL on
     harmless replies, nats a token, is at most this. ordered : search ordered tuples, as the paper.
+    sampler : what proposes sets, by name (default: a Gaussian process, of tuples the paper's).
     lanes : trials side by side in one batch. storage : database URL that keeps the study under
     `name`, so that it goes on where it was; in memory if not given.
 
@@ -98,7 +101,7 @@ def search(
     study = open_study(
         optuna.storages.InMemoryStorage() if storage is None else open_storage(storage),
         name,
-        SubsetSampler(space, seed, vectors, startup),
+        SubsetSampler(space, seed, vectors, startup, make_proposer(sampler, ordered=ordered)),
         study_directions(objective),
         {
             "k": k,
@@ -108,6 +111,7 @@ def search(
             "prompts": [prompt.id for prompt in chosen.seen],
             "startup": startup,
             "ordered": ordered,
+            "sampler": sampler,
             "tokens": tokens,
             "seed": seed,
             "judge": judge.name,

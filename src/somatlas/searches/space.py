@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,12 @@ class SubsetSpace:
         if len(set(ranks)) < self.k:
             return None
         return tuple(ranks if self.ordered else sorted(ranks))
+
+    def point(self, ranks: Sequence[int]) -> Ranks | None:
+        """The point of these ranks, or None where they are too few or many, or one is none."""
+        if len(ranks) != self.k or not all(0 <= r < self.candidates for r in ranks):
+            return None
+        return self.canonical(dict(zip(self.distributions, ranks, strict=True)))
 
     def points(self) -> Iterator[Ranks]:
         """Every point."""

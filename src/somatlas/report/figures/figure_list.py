@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from somatlas.atlases.record import Atlas
-from somatlas.directions.methods import FLOORS
+from somatlas.directions.methods import floors
 from somatlas.measures.drift import REPLY_TOKENS
 from somatlas.measures.layer_choice import LayerChoice
 from somatlas.report.figures.atlas_figures import (
@@ -326,7 +326,7 @@ def _stability(found: Mapping[str, Mapping[str, Any]]) -> ReportFigure:
         "as they are and with the mean difference projected out, angles of their spans, and how "
         "alike they part the prompts. Floors learn nothing. Methods without a draw do not change "
         "with the seed.",
-        lambda: stability_figure(found, FLOORS),
+        lambda: stability_figure(found, floors(found)),
         rows,
     )
 

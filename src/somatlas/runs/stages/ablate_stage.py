@@ -14,7 +14,6 @@ from somatlas.completions.completion import Completion, read_completions
 from somatlas.completions.make import Asked, Generator, Replies, asked, completions
 from somatlas.completions.served import Sender
 from somatlas.directions.direction_set import DirectionSet
-from somatlas.directions.methods import METHODS
 from somatlas.errors import InputError
 from somatlas.evaluation.effects import effects, harmless_drift
 from somatlas.files import lines_of, read_text, write_jsonl
@@ -26,7 +25,7 @@ from somatlas.representations.store import RepresentationStore
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer, ranks_within
 from somatlas.runs.settings import Config
-from somatlas.runs.stages.map_stage import contrast_of
+from somatlas.runs.stages.map_stage import contrast_of, make_method
 
 
 def ablate_stage(run: Run) -> None:
@@ -83,7 +82,13 @@ def _controls(run: Run, count: int) -> dict[str, Tensor]:
     layer = chosen_layer(run)
     store = RepresentationStore.open(run.path("representations"))
     contrast = contrast_of(run, store, layer, store.at("positive", layer))
-    return {name: METHODS[name](contrast).vectors[:count] for name in run.config.controls}
+    found = {}
+    for name in run.config.controls:
+        made = make_method(run.config, name).fit(
+            contrast.harmful, contrast.harmless, context=contrast.context
+        )
+        found[name] = made.directions_.vectors[:count]
+    return found
 
 
 def drift_of(run: Run, tokens: int = REPLY_TOKENS) -> Drift:

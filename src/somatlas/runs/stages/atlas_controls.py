@@ -13,8 +13,8 @@ from torch import Tensor
 from somatlas.ablation import Projection
 from somatlas.atlases import cochran_q, contrast_sides, one_knob_test
 from somatlas.atlases.contrast import Side
+from somatlas.directions.contract import Contrast
 from somatlas.directions.direction_set import DirectionSet, mean_difference
-from somatlas.directions.methods import Contrast
 from somatlas.measures.drift import Drift
 from somatlas.numerics.geometry import cosine_matrix
 from somatlas.numerics.statistics import mcnemar, wilson
@@ -22,7 +22,7 @@ from somatlas.progress import progress
 from somatlas.prompts import general_prompts
 from somatlas.prompts.prompt_set import spread, texts
 from somatlas.representations.extract import residual_stream
-from somatlas.runs.folder import Run
+from somatlas.runs.folder import Run, chosen_layer
 from somatlas.searches.trials import Asking
 
 _PROMPTS = 32  # test prompts a kind that are answered under each ablation
@@ -47,7 +47,7 @@ def controls(
     arms = [Projection(vector[None]) for vector in vectors]
     count = min(run.config.candidates, len(directions))
     cells = [Projection(directions.vectors[[rank]]) for rank in range(count) if count > 1]
-    single = Projection(contrast.single[contrast.layer][None])
+    single = Projection(contrast.single[None])
     alone = [single, *cells] if cells else []
     with progress("controls", len(_KINDS) + len(arms) + len(alone)) as advance:
         refused: dict[str, Floats] = {}
@@ -103,7 +103,7 @@ def _single(run: Run, contrast: Contrast, side: Side) -> Tensor:
     prompts = spread(general_prompts(), side.size)
     size = run.config.batch_size
     return mean_difference(
-        harmful, residual_stream(run.lm, prompts, [contrast.layer], batch_size=size)[:, 0]
+        harmful, residual_stream(run.lm, prompts, [chosen_layer(run)], batch_size=size)[:, 0]
     )
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from somatlas.atlases import stability
 from somatlas.atlases.stability import Method
-from somatlas.directions.direction_set import DirectionSet, mean_difference
-from somatlas.directions.methods import FLOORS, METHODS, Contrast
+from somatlas.directions.contract import Contrast, DirectionMethod
+from somatlas.directions.direction_set import mean_difference
+from somatlas.directions.methods import METHODS, floors
 from somatlas.progress import progress
 from somatlas.runs.folder import Run
 from somatlas.runs.stages.ablate_stage import chosen_directions
-from somatlas.runs.stages.map_stage import make_map
+from somatlas.runs.stages.map_stage import make_method
 
 _BESIDE = ("kmeans", "pca", "sd")
 
@@ -25,15 +25,16 @@ def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
     the same samples.
 
     Measured on the directions that the search chose, or the user; on the first k by rank where
-    they are of a file of their own. Method "layers" is left out: a sample of one layer's
-    representations gives one layer's SD.
+    they are of a file of their own. A method that cannot be made again of a sample is
+    left out (`DirectionMethod.is_sampled`).
     """
     own = run.config.method
-    names: list[str] = [] if own == "layers" else [own]
-    if own == "som":
+    method = METHODS.get(own)
+    names: list[str] = [own] if method.is_sampled else []
+    if method.makes_map:
         names += _BESIDE
     if names:
-        names += [floor for floor in FLOORS if floor != own]
+        names += [floor for floor in floors() if floor != own]
     ranks, chosen = None, None
     k = min(run.config.k, run.config.candidates)
     if run.config.directions is None:
@@ -43,9 +44,8 @@ def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
     found = {}
     with progress("stability", len(names)) as advance:
         for name in names:
-            method = _by_map(run, whole) if name == "som" else _by(name, whole)
             found[name] = stability(
-                method,
+                _again(make_method(run.config, name), whole),
                 len(whole.harmful),
                 k=k,
                 seed=run.config.seed,
@@ -57,27 +57,14 @@ def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
     return found
 
 
-def _by_map(run: Run, whole: Contrast) -> Method:
-    harmful, centre = whole.harmful.double().numpy(), whole.harmless.double().mean(dim=0)
+def _again(method: DirectionMethod, whole: Contrast) -> Method:
+    """The method on a sample: its directions, and the part of it that each prompt falls into."""
 
-    def method(
+    def made(
         rows: NDArray[np.int64], seed: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-        som = make_map(run.config, seed).fit(harmful[rows])
-        return DirectionSet.from_som(som, centre).vectors.double().numpy(), som.predict(harmful)
+        sample = whole.sampled(rows)
+        own = method.unfitted(seed).fit(sample.harmful, sample.harmless, context=sample.context)
+        return own.directions_.vectors.double().numpy(), own.partition(whole.harmful)
 
-    return method
-
-
-def _by(name: str, whole: Contrast) -> Method:
-    """Of k-means the nearest centroid parts the prompts; the others make no parts."""
-    shifted = whole.shifted
-
-    def method(
-        rows: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-        vectors = METHODS[name](whole.sampled(rows, seed)).vectors.double().numpy()
-        parts = cdist(shifted, vectors).argmin(axis=1) if name == "kmeans" else None
-        return vectors, parts
-
-    return method
+    return made

@@ -23,9 +23,10 @@ from somatlas.atlases import (
 from somatlas.atlases.neurons import category_information
 from somatlas.atlases.record import Atlas
 from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.methods import METHODS
 from somatlas.directions.som import SOM
 from somatlas.errors import InputError
-from somatlas.files import read_json, read_tensors
+from somatlas.files import read_json
 from somatlas.judges import Verdict
 from somatlas.measures.drift import Drift
 from somatlas.measures.layer_rule import first_token_log_probabilities, refusal_scores
@@ -40,7 +41,7 @@ from somatlas.runs.folder import Run, chosen_layer
 from somatlas.runs.stages.ablate_stage import chosen_directions, drift_of
 from somatlas.runs.stages.atlas_controls import controls
 from somatlas.runs.stages.atlas_stability import stability_of
-from somatlas.runs.stages.map_stage import contrast_of, make_map
+from somatlas.runs.stages.map_stage import contrast_of
 from somatlas.runs.stages.represent_stage import token_read
 from somatlas.runs.stages.search_stage import asking
 from somatlas.searches.trials import Asking
@@ -48,8 +49,6 @@ from somatlas.searches.trials import Asking
 _ANSWERED = 32  # test prompts a side that are answered at every step
 _CLOUD = 100  # test prompts a side whose geometry is measured there
 _SCORED = 64  # train prompts whose refusal score is measured
-# Methods whose vectors are axes: their length is no distance, and they are drawn as long as SD.
-_AXES = ("random", "covariance", "pca", "leace", "leace-binary")
 _STEPS = 5  # directions ablated one after another, at most, or k where that is more
 
 
@@ -64,7 +63,8 @@ def atlas_stage(run: Run) -> None:
     directions = DirectionSet.load(run.path("directions.safetensors"))
     vectors = directions.vectors.double().numpy()
     single = DirectionSet.load(run.path("single_direction.safetensors")).vectors.double().numpy()
-    to_scale = config.method not in _AXES
+    method = METHODS.get(config.method)
+    to_scale = not method.makes_axes  # axes have no length, and are drawn as long as SD
     drawn = vectors if to_scale else unit_rows(vectors) * np.linalg.norm(single)
     trials, drift = asking(run), drift_of(run)
     content: dict[str, Any] = {
@@ -83,7 +83,7 @@ def atlas_stage(run: Run) -> None:
     except InputError as error:  # as where a sample of few prompts is smaller than the map
         content |= {"stability": None, "missing": {"stability": str(error)}}
     content |= controls(run, contrast, directions, trials, drift)
-    if config.method == "som":
+    if method.makes_map:
         content |= _neurons(run, layer, harmful, harmless, directions)
     Atlas(**content).write(run.folder)
 
@@ -136,11 +136,9 @@ def _neurons(
     harmless: NDArray[np.float64],
     directions: DirectionSet,
 ) -> dict[str, Any]:
-    tensors, _ = read_tensors(run.path("map.safetensors"))
     prompts = run.prompts.positive["train"]
-    bmus = tensors["bmus"].numpy()
-    som = make_map(run.config)
-    som.weights_ = tensors["weights"].numpy()
+    som = SOM.load(run.path("map.safetensors"))
+    bmus = som.bmus_
     scores = np.full(len(prompts), np.nan)
     places = spread(range(len(prompts)), _SCORED)
     tokens = Contents(run.folder).layers.refusal_tokens["ids"] if run.is_done("layers") else []

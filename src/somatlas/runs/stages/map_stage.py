@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from somatlas.atlases import map_errors
-from somatlas.directions.direction_set import DirectionSet, mean_difference
-from somatlas.directions.methods import METHODS, Contrast
+from somatlas.directions.contract import Context, Contrast, DirectionMethod
+from somatlas.directions.direction_set import DirectionSet, Origin, mean_difference
+from somatlas.directions.methods import METHODS
+from somatlas.directions.methods import make_method as build_method
 from somatlas.directions.som import SOM
-from somatlas.files import read_json, read_tensors, write_json, write_tensors
+from somatlas.files import read_json, write_json
 from somatlas.report.figures.map_figures import map_figure, save_figure
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import Run, chosen_layer
@@ -19,78 +21,65 @@ from somatlas.runs.settings import Config
 
 
 def map_stage(run: Run) -> None:
-    """Train the map and make directions of its neurons, or by another method; SD beside them."""
+    """Make directions by the run's method, and write the map where it makes one; SD beside them."""
     run.needs("represent")
     config = run.config
     layer = chosen_layer(run)
     store = RepresentationStore.open(run.path("representations"))
     harmful = store.at("positive", layer)
-    harmless_mean = store.mean_at("negative", layer)
-    single = DirectionSet.single(mean_difference(harmful, harmless_mean[None]), len(harmful))
-    metadata = {"model": config.model, "layer": str(layer), "method": config.method}
-    single.save(run.path("single_direction.safetensors"), {**metadata, "method": "sd"})
-    if config.method != "som":
-        directions = METHODS[config.method](contrast_of(run, store, layer, harmful))
-        directions.save(run.path("directions.safetensors"), metadata)
-        return
-    som = make_map(config).fit(harmful)
-    directions = DirectionSet.from_som(som, harmless_mean)
-    write_tensors(
-        run.path("map.safetensors"),
-        {
-            "weights": torch.from_numpy(som.weights_),
-            "hits": torch.from_numpy(som.hits_),
-            "bmus": torch.from_numpy(som.bmus_),
-            "coordinates": torch.from_numpy(som.coordinates()),
-            "u_matrix": torch.from_numpy(som.u_matrix()),
-        },
-        {**metadata, "grid": "x".join(map(str, config.grid)), "topology": config.topology},
+    harmless_mean = store.mean_at("negative", layer)[None]
+    method = make_method(config)
+    if method.needs_mean_only:
+        made = method.fit(harmful, harmless_mean)
+    else:
+        contrast = contrast_of(run, store, layer, harmful)
+        made = method.fit(contrast.harmful, contrast.harmless, context=contrast.context)
+    single = DirectionSet.of_mean_difference(
+        mean_difference(harmful, harmless_mean), len(harmful), Origin("sd", config.model, layer)
     )
-    write_json(run.path("map.json"), map_errors(som, harmful.double().numpy(), config.seed))
-    directions.save(run.path("directions.safetensors"), metadata)
+    single.save(run.path("single_direction.safetensors"))
+    origin = Origin(config.method, config.model, layer)
+    if method.makes_map:
+        made.map_.save(run.path("map.safetensors"), origin.metadata)
+        errors = map_errors(made.map_, harmful.double().numpy(), config.seed)
+        write_json(run.path("map.json"), errors)
+    replace(made.directions_, origin=origin).save(run.path("directions.safetensors"))
     draw_map(run, ())
 
 
-def make_map(config: Config, seed: int | None = None) -> SOM:
-    """The configured map, not trained yet: of the configured draw, or of the seed given."""
-    return SOM(
-        grid=config.grid,
-        topology=config.topology,
-        sigma=config.sigma,
-        learning_rate=config.learning_rate,
-        iterations=config.iterations,
-        seed=config.map_seed if seed is None else seed,
-    )
+def make_method(config: Config, name: str | None = None) -> DirectionMethod:
+    """The configured method, or another one, not fitted: of the configured draw."""
+    cls = METHODS.get(name or config.method)
+    run = {setting: getattr(config, setting) for setting in cls.run_settings}
+    own = config.method_settings if cls.name == config.method else None
+    return build_method(cls.name, {"count": config.candidates, "seed": config.map_seed, **run}, own)
 
 
 def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tensor) -> Contrast:
-    """What the methods that the map is compared with may use."""
+    """What the methods may use."""
     differences = (store.means("positive") - store.means("negative")).float()
-    return Contrast(
-        harmful=harmful,
-        harmless=store.at("negative", layer),
+    context = Context(
         categories=[prompt.category for prompt in run.prompts.positive["train"]],
-        single=dict(zip(store.layers, differences, strict=True)),
+        differences=dict(zip(store.layers, differences, strict=True)),
         layer=layer,
-        count=run.config.candidates,
-        seed=run.config.map_seed,
     )
+    return Contrast(harmful, store.at("negative", layer), context)
 
 
 def draw_map(run: Run, chosen: Sequence[int]) -> None:
-    """map.png, with the chosen ranks outlined; nothing where another method made them."""
-    if run.config.method != "som":
+    """map.png, with the chosen ranks outlined; nothing where the method makes no map."""
+    if not METHODS.get(run.config.method).makes_map:
         return
-    tensors, metadata = read_tensors(run.path("map.safetensors"))
+    som = SOM.load(run.path("map.safetensors"))
     directions = DirectionSet.load(run.path("directions.safetensors"))
     ordered = read_json(run.path("map.json"))["ordered"]
     figure = map_figure(
-        tensors["coordinates"].numpy(),
-        tensors["u_matrix"].numpy() if ordered else None,
-        tensors["hits"].numpy(),
+        som.coordinates(),
+        som.u_matrix() if ordered else None,
+        som.hits_,
         directions.neurons.numpy(),
-        topology=metadata["topology"],
+        topology=som.topology,
         chosen=chosen,
-        title=f"{run.folder.parent.name}, layer {metadata['layer']}",
+        title=f"{run.folder.parent.name}, layer {directions.origin.layer}",
     )
     save_figure(figure, run.path("map.png"))

@@ -21,6 +21,7 @@ from somatlas.searches import (
     storage_error,
     storage_url,
 )
+from somatlas.searches.samplers import make_proposer
 from somatlas.searches.search import SearchPrompts, found, study_directions, val_drift
 from somatlas.searches.study import agree_on_directions, without_password
 from somatlas.searches.trials import REFUSAL_TOKENS, Asking, Trials
@@ -33,7 +34,8 @@ def search_stage(run: Run) -> None:
     directions = Contents(run.folder).directions
     space = SubsetSpace(min(config.candidates, len(directions)), config.k, config.ordered)
     vectors = directions.vectors[: space.candidates].numpy()
-    sampler = SubsetSampler(space, config.seed, vectors, config.startup)
+    proposer = make_proposer(config.sampler, config.sampler_settings, ordered=config.ordered)
+    sampler = SubsetSampler(space, config.seed, vectors, config.startup, proposer)
     prompts = SearchPrompts.of(run.prompts.val, config.val_prompts, config.selection_prompts)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
