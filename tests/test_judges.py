@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from somatlas.judges.coherence import MAX_REPETITION, check_from_record
 from somatlas.judges.repetition import before_loop, repetition
 from somatlas.judges.surprise import Surprise
 from somatlas.models.language_model import LanguageModel
+from somatlas.probabilities import LOWEST
 
 
 @pytest.mark.parametrize(
@@ -248,3 +250,18 @@ def test_bad_behaviour_files(tmp_path: Path, text: str, message: str) -> None:
         behaviour_matcher(path)
     with pytest.raises(InputError, match="cannot be read"):
         behaviour_matcher(tmp_path / "none.txt")
+
+
+def test_a_token_that_the_model_masks_has_a_finite_loss(tiny: LanguageModel) -> None:
+    head = tiny.model.get_output_embeddings()
+    hook = head.register_forward_hook(
+        lambda _module, _inputs, out: out.index_fill(-1, torch.tensor([70]), -torch.inf)
+    )
+    try:
+        for shares_head in (True, False):
+            lm = replace(tiny, shares_head=shares_head)
+            (values,) = Surprise(lm, batch_size=2)(["Hi"], [[60, 70, 61]], room=4)
+            assert values[1] == -LOWEST
+            assert max(values[0], values[2]) < 100
+    finally:
+        hook.remove()

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
@@ -217,3 +218,13 @@ def test_labels_that_cannot_be_told(tmp_path: Path) -> None:
 def test_a_judge_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded"):
         classifier(tmp_path / "none")
+
+
+def test_a_judge_that_lacks_a_tensor_is_refused(tmp_path: Path) -> None:
+    folder = classifier_folder(tmp_path / "m", ["NORMAL", "REJECTION"])
+    tensors = load_file(folder / "model.safetensors")
+    gone = next(name for name in tensors if "layers.0" in name or "layer.0" in name)
+    left = {name: tensor for name, tensor in tensors.items() if name != gone}
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"judge .* lacks weights"):
+        classifier(folder)

@@ -17,6 +17,7 @@ import torch
 from somatlas.errors import InputError
 from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
+from somatlas.probabilities import log_probabilities
 from somatlas.statistics import mean_interval, paired_difference
 
 _WINDOW = 256  # tokens of a perplexity window
@@ -59,10 +60,7 @@ def reply_measures(
     to one are no independent evidence.
     """
     ids = {
-        c: [
-            [lm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-            for texts in prompts
-        ]
+        c: [[lm.text_ids(text) for text in texts] for texts in prompts]
         for c, prompts in replies.items()
     }
 
@@ -82,7 +80,7 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
     A shorter rest counts only where it is all there is: windows have equal weight.
     Raises InputError where the text has fewer than 2 tokens.
     """
-    ids = list(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = lm.text_ids(text)
     if len(ids) < 2:
         raise InputError("the perplexity text has fewer than 2 tokens")
     start = lm.tokenizer.bos_token_id
@@ -91,7 +89,7 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
     for place in range(0, max(1, len(ids) - _WINDOW + 1), _WINDOW):
         window = [*head, *ids[place : place + _WINDOW]]
         tokens = torch.tensor([window], device=lm.model.device)
-        log_p = lm.model(input_ids=tokens, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        log_p = log_probabilities(lm.model(input_ids=tokens, use_cache=False).logits[0, :-1])
         losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).double().mean()))
     return losses
 

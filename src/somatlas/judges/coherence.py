@@ -144,7 +144,7 @@ class CoherenceCheck:
 
     def measures(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Measures]:
         """What is known of each reply, in order."""
-        ids = [self._ids(reply) for reply in replies]
+        ids = [self.lm.text_ids(reply) for reply in replies]
         heads = [row[: before_loop(row)] for row in ids]
         scored = [head[:_SCORED_TOKENS] for head in heads]
         own = self._means(prompts, scored)
@@ -154,7 +154,7 @@ class CoherenceCheck:
                 tokens=len(head),
                 looped=len(head) < len(row),
                 repetition=repetition(head),
-                echo=echo(head, self._ids(prompt)),
+                echo=echo(head, self.lm.text_ids(prompt)),
                 surprise=own[i],
                 surprise_elsewhere=sum(side[i] for side in others) / len(others),
             )
@@ -175,9 +175,6 @@ class CoherenceCheck:
     def flaws(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Verdict | None]:
         """Why each reply is no answer (INCOHERENT or OFF_TOPIC), None where it is one."""
         return [self.flaw(measures) for measures in self.measures(prompts, replies)]
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.lm.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _means(self, prompts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[float]:
         losses = self._surprise(prompts, ids, _SCORED_TOKENS)
@@ -205,13 +202,6 @@ class Coherent:
 
     inner: Judge
     check: CoherenceCheck | None
-
-    @classmethod
-    def calibrated(
-        cls, judge: Judge, lm: LanguageModel, prompts: Sequence[str], replies: Sequence[str]
-    ) -> Self:
-        """The judge with a check of the model's own replies to harmless prompts."""
-        return cls(judge, CoherenceCheck.calibrated(lm, prompts, replies))
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from somatlas.errors import InputError
 from somatlas.judges.template import JudgeTemplate
 from somatlas.judges.verdict import Judgement, Verdict
+from somatlas.models.integrity import load_report, stored_tensors
 
 _REPLY_TOKENS = 512  # of a reply are judged, as HarmBench does (arXiv 2402.04249)
 _BATCH = 16
@@ -149,12 +151,14 @@ def _loaded(
     place = {"device_map": "auto"} if device == "auto" else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
-        loaded = kind.from_pretrained(
-            model, trust_remote_code=trust_remote_code, dtype="auto", **place
-        )
+        with load_report() as report:
+            loaded = kind.from_pretrained(
+                model, trust_remote_code=trust_remote_code, dtype="auto", **place
+            )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"judge {model} cannot be loaded ({first})") from None
+    report.check(f"judge {model}", stored_tensors(Path(model)) if Path(model).is_dir() else ())
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if loaded.config.pad_token_id is None:

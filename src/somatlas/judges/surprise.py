@@ -11,6 +11,7 @@ from transformers import Cache
 
 from somatlas.models.batches import Batch, cache_argument, selected
 from somatlas.models.language_model import LanguageModel
+from somatlas.probabilities import LOWEST, log_probabilities
 
 _KEPT_BYTES = 2**30  # of prompts' keys and values at most
 
@@ -73,7 +74,7 @@ class Surprise:
 
     def _prepared(self, batch: Batch, cache: Cache) -> _Prompts:
         logits = self.lm.logits(batch.inputs, 1)[:, -1]
-        return _Prompts(cache, batch.attention_mask, logits.float().log_softmax(dim=-1))
+        return _Prompts(cache, batch.attention_mask, log_probabilities(logits))
 
     def _keep(self, part: _Prompts, prompts: Sequence[str]) -> None:
         kept = [t for layer in part.cache.layers for t in (layer.keys, layer.values)]
@@ -88,8 +89,8 @@ class Surprise:
         for batch in self.lm.batches(prompts, self.batch_size, suffixes=replies):
             longest = max(len(replies[row]) for row in batch.rows)
             logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
-            logits, targets = logits.float(), batch.input_ids[:, -longest:, None]
-            losses: Tensor = logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]
+            targets = batch.input_ids[:, -longest:, None]
+            losses = _losses(logits, targets)
             for row, loss in zip(batch.rows, losses, strict=True):
                 result[row] = loss[-len(replies[row]) :].double().tolist()
         return result
@@ -116,13 +117,18 @@ class Surprise:
                 cache_argument(lm.model),
             )
             inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
-            logits = lm.model(**inputs).logits.float()
-            rest = logits.logsumexp(dim=-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
+            rest = _losses(lm.model(**inputs).logits, ids[:, 1:, None])
             losses = torch.cat([losses, rest], dim=1)
         return [
             loss[: len(reply)].double().tolist()
             for loss, reply in zip(losses, replies, strict=True)
         ]
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p of the targets (..., 1), finite also for a token that the model masks."""
+    logits = logits.float()
+    return (logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]).clamp(max=-LOWEST)
 
 
 def _first_and_again(places: Sequence[int], prompts: Sequence[str]) -> tuple[list[int], list[int]]:

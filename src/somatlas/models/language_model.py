@@ -113,6 +113,10 @@ class LanguageModel:
         )
         return ablated(self.structure.sites(self.site), projection, head)
 
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text alone, outside the chat format."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def token_ids(self, prompt: str) -> list[int]:
         """The chat-formatted prompt, generation prompt included, as token ids."""
         return chat_token_ids(self.tokenizer, prompt, self.system, self.thinking, self.chat)

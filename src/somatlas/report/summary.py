@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from rich.table import Table
+
 from somatlas.config import STAGES
 from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.evaluation import CONDITIONS, answers_that_count, condition_rates, read_jsonl
@@ -99,6 +101,13 @@ def _search_scores(run: Run) -> dict[str, Any] | None:
     return scores
 
 
+def _add_counted(table: Table, test: dict[str, Any]) -> None:
+    counted = [test[condition]["counted"] for condition in CONDITIONS]
+    for name, title in COUNTED_ROWS.items():
+        shares = ["-" if c[name] is None else f"{c[name]:.0%}" for c in counted]
+        table.add_row(f"  {title}", *shares, "/".join(str(c["n"]) for c in counted))
+
+
 def _table_text(
     evaluation: dict[str, Any],
     rates: dict[str, dict[str, Rate]],
@@ -109,10 +118,8 @@ def _table_text(
     for name, title in rows.items():
         cells = [rates[condition][name] for condition in CONDITIONS]
         table.add_row(title, *map(str, cells), str(cells[0].n))
-    counted = [evaluation["test"][condition]["counted"] for condition in CONDITIONS]
-    for name, title in COUNTED_ROWS.items():
-        shares = ["-" if c[name] is None else f"{c[name]:.0%}" for c in counted]
-        table.add_row(f"  {title}", *shares, "/".join(str(c["n"]) for c in counted))
+        if name == "asr":
+            _add_counted(table, evaluation["test"])
     kl = [f"{evaluation['test'][condition]['kl']:.3f}" for condition in CONDITIONS]
     side = "harmless" if rows is ROWS else "negative"
     table.add_row(f"KL on {side}, first {REPLY_TOKENS} tokens", *kl, str(evaluation["kl_replies"]))

@@ -50,7 +50,7 @@ def judge_stage(run: Run) -> None:
                 "judges": {j.name: _plain(v) for j, v in zip(judges, own_judgements, strict=True)},
                 "reasoning_verdict": thought,
                 "shown_within": _shown_within(run.lm, one.reply, shows, tokens),
-                "repetition": round(repetition(_ids(run.lm, one.reply)), 4),
+                "repetition": round(repetition(run.lm.text_ids(one.reply)), 4),
             }
             for condition, one, thought, *own_judgements in zip(
                 conditions, every, thoughts, *found, strict=True
@@ -83,15 +83,11 @@ def _shown_within(
     """The least of the token counts after which the reply shows the behaviour; None for none."""
     if not shows(reply):
         return None
-    ids = _ids(lm, reply)
+    ids = lm.text_ids(reply)
     for count in tokens:
         if len(ids) <= count or shows(str(lm.tokenizer.decode(ids[:count]))):
             return count
     return len(ids)
-
-
-def _ids(lm: LanguageModel, reply: str) -> list[int]:
-    return list(lm.tokenizer(reply, add_special_tokens=False)["input_ids"])
 
 
 def _plain(judgement: Judgement) -> Mapping[str, Any]:
