@@ -375,6 +375,7 @@ ARCHITECTURES |= {
             **{"dense_intermediate_size": 48, "shared_intermediate_size": 16},
             **{"index_n_heads": 2, "index_head_dim": 8},
             **{"index_block_size": 8, "index_topk_blocks": 2},
+            "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
         },
     ),
     "Qwen2-VL": ("Qwen2VLConfig", {"rope_parameters": _MROPE}),
