@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from somatlas.config import STAGES, Stage
+from somatlas.config import STAGES, Config, Stage
 from somatlas.directions import DirectionSet
 from somatlas.errors import InputError, Problems
 from somatlas.harness import Harness
@@ -16,21 +16,23 @@ from somatlas.judges.keyword import matcher
 from somatlas.judges.load import endpoint
 from somatlas.judges.models import label_meanings
 from somatlas.judges.template import template_from_card, template_from_file
-from somatlas.models.chat import check_system, find_format
+from somatlas.models.chat import ChatFormat, chat_token_ids, check_system, find_format
 from somatlas.models.hub import hub_reachable
-from somatlas.models.load import check_device, load_tokenizer
+from somatlas.models.load import check_device, load_config, load_tokenizer
 from somatlas.run import Run, ranks_within
 from somatlas.stages.ablate import system_prompts
 from somatlas.stages.cost import perplexity_text
-from somatlas.stages.represent import check_grid
+from somatlas.stages.layers import rule_candidates, valid_tokens
+from somatlas.stages.represent import check_asked_layers, check_grid, check_position
 from somatlas.stages.search import check_storage
 
 _WITHOUT_MODEL: tuple[Stage, ...] = ("map",)
 
 
 def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
-    """Try every file, column, template, system prompt, judge, task and storage that the stages to
-    be done read, and raise one InputError that lists all that is wrong. Writes nothing."""
+    """Try every file, column, template, system prompt, layer, token, judge, task and storage that
+    the stages to be done read, and raise one InputError that lists all that is wrong. Writes
+    nothing."""
     problems = Problems()
     with problems.gathered():
         run.prompts  # noqa: B018
@@ -60,18 +62,60 @@ def _model(run: Run) -> None:
         with problems.gathered():
             systems += system_prompts(Path(c.test_systems))
     with problems.gathered():
-        tokenizer = load_tokenizer(c.model, c.trust_remote_code)
-        chat = find_format(
-            tokenizer,
-            c.model,
-            source=c.chat_template,
-            date=c.date,
-            thinking=None if c.thinking is None else c.thinking == "on",
-        )
+        tokenizer, chat = _chat(run)
         for system in systems:
             with problems.gathered():
                 check_system(tokenizer, chat, c.model, system)
     problems.raise_found()
+
+
+def _layers(run: Run) -> None:
+    c = run.config
+    if (c.layers or c.layer is not None) and (n := _count(run, "num_hidden_layers")):
+        check_asked_layers(run, n)
+
+
+def _rule(run: Run) -> None:
+    c = run.config
+    if c.layers is not None and c.layer is None and (n := _count(run, "num_hidden_layers")):
+        rule_candidates(c.layers, n)
+
+
+def _refusal_tokens(run: Run) -> None:
+    if run.config.refusal_tokens is not None and (n := _count(run, "vocab_size")):
+        valid_tokens(run.config.refusal_tokens, n)
+
+
+def _count(run: Run, name: str) -> int | None:
+    """What the model's configuration says; None where it says nothing, or cannot be read, which
+    loading tells."""
+    try:
+        config = load_config(run.config.model, run.config.trust_remote_code)
+    except InputError:
+        return None
+    count = getattr(config, name, None)
+    return count if isinstance(count, int) else None
+
+
+def _position(run: Run) -> None:
+    c = run.config
+    if c.token_position == -1:
+        return
+    tokenizer, chat = _chat(run)
+    thinking = _thinking(c)
+    check_position(run, lambda p: chat_token_ids(tokenizer, p, c.system, thinking, chat))
+
+
+def _chat(run: Run) -> tuple[PreTrainedTokenizerBase, ChatFormat]:
+    c = run.config
+    tokenizer = load_tokenizer(c.model, c.trust_remote_code)
+    return tokenizer, find_format(
+        tokenizer, c.model, source=c.chat_template, date=c.date, thinking=_thinking(c)
+    )
+
+
+def _thinking(config: Config) -> bool | None:
+    return None if config.thinking is None else config.thinking == "on"
 
 
 def _directions(run: Run) -> None:
@@ -135,6 +179,10 @@ def _check_judge(run: Run, spec: str) -> None:
 _CHECKS: tuple[tuple[tuple[Stage, ...], Callable[[Run], None]], ...] = (
     (tuple(stage for stage in STAGES if stage not in _WITHOUT_MODEL), _model),
     (("represent",), check_grid),
+    (("represent",), _position),
+    (("represent", "layers"), _layers),
+    (("layers",), _rule),
+    (("layers",), _refusal_tokens),
     (("map",), _method),
     (("search",), check_storage),
     (("search", "judge"), _behaviour),

@@ -56,7 +56,7 @@ def layers_stage(run: Run) -> None:
             decode=lambda token: str(data.lm.tokenizer.decode([token])),
         )
     else:
-        tokens = _valid_tokens(config.refusal_tokens, base_harmful.shape[1])
+        tokens = valid_tokens(config.refusal_tokens, base_harmful.shape[1])
     base_scores = layer_rule.refusal_scores(
         base_harmful[: len(harmful)], tokens, config.refusal_epsilon
     )
@@ -151,8 +151,13 @@ def _val_and_opening(
 def _candidates(run: Run, store: RepresentationStore) -> list[int]:
     if run.config.layer is not None:
         return [run.config.layer]
-    first = layer_rule.candidate_layers(run.lm.n_layers)
-    candidates = [layer for layer in store.layers if layer in first]
+    return rule_candidates(store.layers, run.lm.n_layers)
+
+
+def rule_candidates(kept: Sequence[int], n_layers: int) -> list[int]:
+    """Of the layers kept those that the rule looks at; raises InputError where there is none."""
+    first = layer_rule.candidate_layers(n_layers)
+    candidates = [layer for layer in kept if layer in first]
     if not candidates:
         raise InputError(
             f"none of the layers kept is among the first {len(first)}, where the rule looks: keep "
@@ -167,7 +172,8 @@ def _kept(run: Run) -> list[dict[str, Any]]:
     return list(read_json(path)) if path.exists() else []
 
 
-def _valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
+def valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
+    """The refusal tokens given; raises InputError where one is beyond the vocabulary."""
     for token in ids:
         if not 0 <= token < vocabulary:
             raise InputError(f"refusal token {token} is not in the vocabulary of {vocabulary}")
