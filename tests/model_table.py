@@ -26,7 +26,7 @@ show: the account adds up to 1e-5; hooks and edited weights give the same logits
 left-padded batch gives what single prompts give; with `--site residual` nothing along the
 directions is left in the residual stream, nor in what the norms inside a block read of it. Rows so
 long that sparse attention leaves tokens out (DeepSeek-V3.2, GLM-5, MiniMax-M3) or that positions
-are stretched (LongRoPE) share a batch with rows of the same length alone: padding would change them.
+are stretched (LongRoPE) share a batch with rows of the same length alone: padding changes them.
 
 Refused, each in a sentence: streams that are not one vector a token (Gemma 3n, DeepSeek-V4,
 Hunyuan-V4, Qwen4-Exp), blocks that are run several times (HRM, Dory), residuals with a gain of
