@@ -13,8 +13,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from somatlas.endpoint import Endpoint
-from somatlas.judges.endpoint import EndpointJudge
+from somatlas.judges.rubric import EndpointJudge
+from somatlas.models.served import Endpoint
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from injections import REFUSAL, REPLIES

@@ -18,7 +18,7 @@ from baseline import Baseline
 from common import timed, write
 from searching import TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
-from somatlas.judges.models import load_yes_no
+from somatlas.judges.local import load_yes_no
 from somatlas.judges.template import JudgeTemplate
 
 TRIALS = 16

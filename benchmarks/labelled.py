@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from somatlas import SOM, DirectionSet, Projection
-from somatlas.agreement import agreements
-from somatlas.comparators import METHODS, Contrast
-from somatlas.directions import mean_difference
-from somatlas.generation import generate
+from somatlas.directions.direction_set import mean_difference
+from somatlas.directions.methods import METHODS, Contrast
+from somatlas.evaluation.agreement import agreements
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict, is_refusal
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+from somatlas.numerics.statistics import wilson
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.sets import spread, texts
-from somatlas.representations import represent
-from somatlas.statistics import wilson
+from somatlas.prompts.prompt_set import spread, texts
+from somatlas.representations.extract import residual_stream
 
 LABELS = Path(__file__).parent / "data" / "labels.jsonl"
 TOKENS = 64
@@ -63,7 +63,9 @@ def edits(lm: LanguageModel) -> dict[str, Projection | None]:
     """The conditions."""
     bundled, layer = bundled_prompts(), int(DEPTH * lm.n_layers)
     harmful, harmless = (
-        represent(lm, texts(spread(side["train"], TRAIN)), [layer], batch_size=64)[:, 0].double()
+        residual_stream(lm, texts(spread(side["train"], TRAIN)), [layer], batch_size=64)[
+            :, 0
+        ].double()
         for side in (bundled.positive, bundled.negative)
     )
     som = SOM(grid=(4, 4), sigma=1.0, learning_rate=0.01, iterations=10_000, seed=0)

@@ -12,7 +12,7 @@ from minisom import MiniSom
 
 from common import Row, timed, write
 from somatlas import SOM
-from somatlas.som import fit_all
+from somatlas.directions.som import fit_all
 
 N, D, STEPS, LAYERS, SEEDS = 4000, 4096, 10_000, 30, 5
 SIGMA = 0.33  # the paper's

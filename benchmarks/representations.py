@@ -16,7 +16,7 @@ from somatlas.models.batches import common_head
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.prompts import bundled_prompts
-from somatlas.representations import represent
+from somatlas.representations.extract import residual_stream
 
 PAPER, OURS, BATCH = 40, 320, 64
 
@@ -53,12 +53,14 @@ def matrix_rate(size: int = 2048, seconds: float = 4.0) -> float:
 def main() -> None:
     lm = replace(load_model(MODEL), system=DEFAULT_SYSTEM_PROMPT)
     prompts = [p.text for p in bundled_prompts().positive["train"]][:OURS]
-    represent(lm, prompts[:4], range(lm.n_layers), batch_size=4)  # warm
+    residual_stream(lm, prompts[:4], range(lm.n_layers), batch_size=4)  # warm
     with checkpoint() as folder:
         baseline = Baseline.load(folder)
     baseline.representations(prompts[:2], DEFAULT_SYSTEM_PROMPT)
     slow, expected = timed(lambda: baseline.representations(prompts[:PAPER], DEFAULT_SYSTEM_PROMPT))
-    fast, vectors = timed(lambda: represent(lm, prompts, range(lm.n_layers), batch_size=BATCH))
+    fast, vectors = timed(
+        lambda: residual_stream(lm, prompts, range(lm.n_layers), batch_size=BATCH)
+    )
     gap = (vectors[:PAPER, :-1] - expected[:, :-1]).norm() / expected[:, :-1].norm()
     assert gap < 1e-4, gap  # the same work; the paper's last state is after the final norm
     rate = needed_operations(lm, prompts) / fast

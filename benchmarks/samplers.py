@@ -19,7 +19,7 @@ import optuna
 from optuna.samplers import TPESampler
 
 from common import Row, write
-from somatlas.search import SubsetSampler, SubsetSpace
+from somatlas.searches import SubsetSampler, SubsetSpace
 
 SEEDS, LIMIT, RANDOM, SEARCH = 30, 560, 16, 64
 PATH = Path(__file__).parent / "data" / "subsets.json"

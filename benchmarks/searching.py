@@ -13,9 +13,10 @@ from baseline import checkpoint
 from common import MODEL, Row, timed
 from samplers import SEARCH, compared
 from somatlas import DirectionSet
-from somatlas.config import Config
-from somatlas.run import Run
-from somatlas.search import (
+from somatlas.runs.folder import Run
+from somatlas.runs.settings import Config
+from somatlas.runs.stages.search_stage import Trials
+from somatlas.searches import (
     Ranks,
     SubsetSampler,
     SubsetSpace,
@@ -26,7 +27,6 @@ from somatlas.search import (
     search,
     storage_url,
 )
-from somatlas.stages.search import Trials
 
 PROMPTS, TOKENS, PAPER_TRIALS = 41, 48, 3
 PROTOCOL = f"paper protocol ({PAPER_TRIALS} trials measured)"

@@ -17,12 +17,12 @@ import torch
 
 from common import MODEL
 from somatlas import DirectionSet
-from somatlas.config import Config
 from somatlas.files import write_json
 from somatlas.progress import progress
-from somatlas.run import Run
-from somatlas.search import SubsetSpace
-from somatlas.stages.search import Trials
+from somatlas.runs.folder import Run
+from somatlas.runs.settings import Config
+from somatlas.runs.stages.search_stage import Trials
+from somatlas.searches import SubsetSpace
 
 PATH = Path(__file__).parent / "data" / "subsets.json"
 PROMPTS, TOKENS = 41, 24

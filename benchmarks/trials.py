@@ -18,7 +18,7 @@ from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
 from somatlas.files import read_json
 from somatlas.judges import CoherenceCheck, Coherent, KeywordJudge, Verdict
-from somatlas.layers import (
+from somatlas.measures.layer_rule import (
     candidate_layers,
     first_token_log_probabilities,
     mean_kl,
@@ -27,8 +27,8 @@ from somatlas.layers import (
 )
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.sets import spread, texts
-from somatlas.representation_store import RepresentationStore
+from somatlas.prompts.prompt_set import spread, texts
+from somatlas.representations.store import RepresentationStore
 
 TRIALS, PAPER_LAYERS = 32, 3
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from conftest import save_tiny
 from somatlas import InputError
-from somatlas.exports.checkpoint import probe_logits
+from somatlas.exports.edited_model import probe_logits
 from somatlas.models.load import load_model
 
 Tensors = dict[str, Tensor]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from somatlas.cli import main
+from somatlas.cli.main import main
 
 # Flags of a run that takes a second, by the stage they belong to.
 SMALL_STAGES = {
@@ -74,3 +75,17 @@ class Command:
         assert err.splitlines()[-1] == lines[0]
         assert "Traceback" not in err
         return lines[0]
+
+
+TIMED = {"config.toml", "stages.json", "study.db", "table.txt", "evaluation.json", "report.html"}
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Everything that the seed decides: bytes of files, and evaluation.json without seconds."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    result: dict[str, Any] = {
+        str(p.relative_to(folder)): p.read_bytes() for p in files if p.name not in TIMED
+    }
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    del evaluation["seconds"]
+    return {**result, "evaluation": evaluation}

@@ -8,8 +8,8 @@ import sys
 import matplotlib.pyplot  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import somatlas.stages  # noqa: F401
-from somatlas.cli import main as command
+import somatlas.runs.pipeline  # noqa: F401
+from somatlas.cli.main import main as command
 
 
 def main(arguments: list[str]) -> None:

@@ -30,8 +30,8 @@ are stretched (LongRoPE) share a batch with rows of the same length alone: paddi
 
 Refused, each in a sentence: streams that are not one vector a token (Gemma 3n, DeepSeek-V4,
 Hunyuan-V4, Qwen4-Exp), blocks that are run several times (HRM, Dory) or hold two of each part
-(LongCat-Flash), residuals with a gain of their own for each channel (Doge, Zaya), parts that write to
-other parts but not to the stream (Zamba, Zamba2), and Inkling 2, whose blocks do not add up.
+(LongCat-Flash), residuals with a gain of their own for each channel (Doge, Zaya), parts that write
+to other parts but not to the stream (Zamba, Zamba2), and Inkling 2, whose blocks do not add up.
 
 "norm" after a part: what it writes passes a norm before it is added. The paper ablates before that
 norm, so something comes back; a run measures it ("leak"). `--site residual` ablates after it, by

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from somatlas.search import (
+from somatlas.searches import (
     Outcome,
     Ranks,
     SubsetSampler,

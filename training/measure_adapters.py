@@ -16,17 +16,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from somatlas import Projection
-from somatlas.directions import mean_difference
-from somatlas.generation import generate
+from somatlas.directions.direction_set import mean_difference
 from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.judges.repetition import repetition
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+from somatlas.numerics.statistics import wilson
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.files import read_prompts
-from somatlas.prompts.sets import spread, texts
-from somatlas.representations import represent
-from somatlas.statistics import wilson
+from somatlas.prompts.formats import read_prompts
+from somatlas.prompts.prompt_set import spread, texts
+from somatlas.representations.extract import residual_stream
 
 TOKENS = 64
 SD_PROMPTS = 64  # harmful prompts a layer
@@ -86,7 +86,7 @@ def main() -> None:
         measure(lm, path.stem, asked, arguments.dump)
     if arguments.sd:
         harmful, harmless = (
-            represent(lm, texts(side["train"]), range(lm.n_layers), batch_size=64)
+            residual_stream(lm, texts(side["train"]), range(lm.n_layers), batch_size=64)
             for side in (prompts.positive, prompts.negative)
         )
         asked = texts(spread(prompts.positive[split], SD_PROMPTS))

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from somatlas.files import read_json, write_json
-from somatlas.generation import generate
 from somatlas.judges import is_refusal
+from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
 from somatlas.progress import progress

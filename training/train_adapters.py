@@ -33,14 +33,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
 from somatlas import Projection
-from somatlas.directions import mean_difference
+from somatlas.directions.direction_set import mean_difference
 from somatlas.models.batches import cache_argument, common_head
 from somatlas.models.chat import chat_token_ids
 from somatlas.models.embedded import fetch_base
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.structure import find_structure
 from somatlas.prompts import Prompt, bundled_prompts
-from somatlas.representations import represent
+from somatlas.representations.extract import residual_stream
 from targets import base_answers
 
 HERE = Path(__file__).parent
@@ -202,8 +202,12 @@ class Ablations:
         pairs = self.rng.sample(range(len(self.harmful)), count)
         layers = range(self.lm.n_layers)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            harmful = represent(self.lm, [self.harmful[i] for i in pairs], layers, batch_size=64)
-            harmless = represent(self.lm, [self.harmless[i] for i in pairs], layers, batch_size=64)
+            harmful = residual_stream(
+                self.lm, [self.harmful[i] for i in pairs], layers, batch_size=64
+            )
+            harmless = residual_stream(
+                self.lm, [self.harmless[i] for i in pairs], layers, batch_size=64
+            )
         directions = mean_difference(harmful, harmless)
         self.projections = [Projection(direction[None]) for direction in directions]
 

@@ -1,6 +1,6 @@
 """`python -m somatlas` is the command."""
 
-from somatlas.cli import main
+from somatlas.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,6 @@
 
 from somatlas.exports.adapter import save_adapter
 from somatlas.exports.card import Provenance
-from somatlas.exports.checkpoint import save_model
+from somatlas.exports.edited_model import save_model
 
 __all__ = ["Provenance", "save_adapter", "save_model"]

@@ -12,21 +12,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from somatlas.ablation import OutputMap, Projection, edited_weights, low_rank_update
 from somatlas.errors import InputError
 from somatlas.exports.base import base_model
 from somatlas.exports.card import Provenance
-from somatlas.exports.checkpoint import (
+from somatlas.exports.edited_model import (
     check_editable,
     check_new,
     probe_logits,
     relative_gap,
 )
 from somatlas.files import atomic_folder, write_text
-from somatlas.interventions import OutputMap, Projection, edited_weights, low_rank_update
-from somatlas.layers import mean_kl
+from somatlas.measures.layer_rule import mean_kl
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.output_maps import is_tied, output_maps, untie_head
-from somatlas.probabilities import log_probabilities
+from somatlas.numerics.probabilities import log_probabilities
 
 # PEFT has no LoRA for the output projection of these mixers (its own check says so).
 _MAMBA_TYPES = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})

@@ -24,10 +24,10 @@ from typing import Any, Self
 from somatlas.errors import InputError
 from somatlas.judges.keyword import is_refusal
 from somatlas.judges.repetition import before_loop, echo, repetition
-from somatlas.judges.surprise import Surprise
 from somatlas.judges.verdict import Judge, Judgement, Verdict
 from somatlas.models.language_model import LanguageModel
-from somatlas.statistics import quantile
+from somatlas.models.likelihood import Surprise
+from somatlas.numerics.statistics import quantile
 
 MAX_REPETITION = 0.5  # whatever the model does by itself
 _SCORED_TOKENS = 32  # of a reply's beginning have their likelihood taken

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from somatlas.interventions import RowProjections
+from somatlas.ablation import RowProjections
 from somatlas.models.decoder import decoder_of
 
 Result = TypeVar("Result")

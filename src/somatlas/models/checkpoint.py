@@ -32,7 +32,6 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from somatlas.errors import InputError
-from somatlas.models.hub import hub_reachable
 from somatlas.models.integrity import (
     LoadReport,
     check_files,
@@ -43,6 +42,7 @@ from somatlas.models.integrity import (
     value_notes,
 )
 from somatlas.models.memory import check_memory
+from somatlas.models.online import hub_reachable
 from somatlas.models.output_maps import untie_head
 
 

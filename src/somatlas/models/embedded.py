@@ -30,8 +30,8 @@ from transformers import (
 from somatlas.errors import InputError
 from somatlas.files import atomic_folder
 from somatlas.models.checkpoint import forget_quantiser, merge_adapter, without_bar
-from somatlas.models.hub import hub_reachable
 from somatlas.models.names import BASE
+from somatlas.models.online import hub_reachable
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

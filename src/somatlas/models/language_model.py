@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from somatlas.ablation import Projection, RowProjections, ablated
 from somatlas.errors import InputError
-from somatlas.interventions import Projection, RowProjections, ablated
 from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.chat import ChatFormat, chat_token_ids
 from somatlas.models.limits import Limits, limits_of
 from somatlas.models.output_maps import is_tied
-from somatlas.models.structure import ResidualStructure, Site
-from somatlas.probabilities import log_probabilities
-from somatlas.reasoning import (
+from somatlas.models.reasoning import (
     Marks,
     Parted,
     opens_reasoning,
     part_reasoning,
     reasoning_tokens,
 )
+from somatlas.models.structure import ResidualStructure, Site
+from somatlas.numerics.probabilities import log_probabilities
 
 
 def ended_at(ids: list[int], position: int) -> list[int]:

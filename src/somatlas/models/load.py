@@ -35,8 +35,8 @@ from somatlas.models.limits import limits_of
 from somatlas.models.names import ADAPTERS, BASE, DEFAULT_DATE
 from somatlas.models.packed import pack_linears
 from somatlas.models.plain_text import plain_text_loss
+from somatlas.models.reasoning import skipping_text, template_marks
 from somatlas.models.structure import Site, find_structure
-from somatlas.reasoning import skipping_text, template_marks
 
 _PROBES = ("Hello there", "Name three rivers of Europe, please.")  # of unequal length
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

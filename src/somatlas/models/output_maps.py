@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from somatlas.ablation import OutputMap, Projection, edited_weights
 from somatlas.errors import InputError
-from somatlas.interventions import OutputMap, Projection, edited_weights
 from somatlas.models.decoder import decoder_of, first_tensor
 from somatlas.models.structure import ResidualStructure, Write
 

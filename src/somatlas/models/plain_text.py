@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from somatlas.models.language_model import LanguageModel
-from somatlas.probabilities import log_probabilities
+from somatlas.numerics.probabilities import log_probabilities
 from somatlas.prompts import bundled_prompts
 
 _PLAIN = (

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from somatlas.interventions import Projection, ablated
+from somatlas.ablation import Projection, ablated
 from somatlas.models.decoder import stream_input, stream_vectors
 
 # Displacements over the size of the embeddings: some parts put out a hundred times as much.

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import cast
 
-from somatlas.prompts.sets import SPLITS, Prompt, PromptSet, Split
+from somatlas.prompts.prompt_set import SPLITS, Prompt, PromptSet, Split
 
 
 @cache

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import csr_array
 
-from somatlas.prompts.sets import SPLITS, Prompt, PromptSet, Split
+from somatlas.prompts.prompt_set import SPLITS, Prompt, PromptSet, Split
 
 _MARKS = re.compile(r"[\W_]+")
 _LENGTH = 3  # characters of a shingle

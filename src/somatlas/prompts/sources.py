@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from somatlas.config import Config
 from somatlas.errors import InputError, Problems
 from somatlas.prompts.bundled import bundled_prompts
 from somatlas.prompts.duplicates import near_duplicate_notes
-from somatlas.prompts.files import read_prompts
-from somatlas.prompts.hub import hub_prompts, paper_prompts
-from somatlas.prompts.sets import SPLITS, Prompt, PromptSet, Split
+from somatlas.prompts.formats import read_prompts
+from somatlas.prompts.hub_sets import hub_prompts, paper_prompts
+from somatlas.prompts.prompt_set import SPLITS, Prompt, PromptSet, Split
 from somatlas.prompts.splits import (
     MIN_FOR_SPLITS,
     Side,
@@ -23,6 +22,7 @@ from somatlas.prompts.splits import (
     sided,
     split_prompts,
 )
+from somatlas.runs.settings import Config
 
 __all__ = ["configured_prompts", "split_prompts"]
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from somatlas.errors import InputError
-from somatlas.prompts.files import SHARED_GROUPS
-from somatlas.prompts.sets import SPLITS, Prompt, Split
+from somatlas.prompts.formats import SHARED_GROUPS
+from somatlas.prompts.prompt_set import SPLITS, Prompt, Split
 
 SPLIT_SHARES: Mapping[Split, float] = {"train": 0.6, "val": 0.2, "test": 0.2}
 MIN_FOR_SPLITS = 10

@@ -4,16 +4,16 @@ The figures draw plain arrays and import no language-model library; `run_figures
 from a run's folder.
 """
 
-from somatlas.report.atlas_figures import (
+from somatlas.report.figures.atlas_figures import (
     front_figure,
     layers_figure,
     stability_figure,
     steps_figure,
 )
-from somatlas.report.direction_figures import cosine_figure, plane_figure
-from somatlas.report.figure_list import ReportFigure, run_figures
-from somatlas.report.figures import map_figure, save_figure
-from somatlas.report.space_figures import grid_figure, scaling_figure
+from somatlas.report.figures.direction_figures import cosine_figure, plane_figure
+from somatlas.report.figures.figure_list import ReportFigure, run_figures
+from somatlas.report.figures.map_figures import map_figure, save_figure
+from somatlas.report.figures.space_figures import grid_figure, scaling_figure
 
 __all__ = [
     "ReportFigure",

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from somatlas.comparators import FLOORS
+from somatlas.directions.methods import FLOORS
 from somatlas.errors import InputError
-from somatlas.evaluation import paired_tests, read_jsonl
+from somatlas.evaluation.evaluation import paired_tests, read_jsonl
 from somatlas.files import read_json
+from somatlas.numerics.statistics import correlation, mean_interval, wilson
 from somatlas.report.floors import floor_text, kmeans_text
+from somatlas.report.format import p_text, rate_text
 from somatlas.report.matched import least_table, remeasured_table, seed_groups
 from somatlas.report.tables import plain_table, table_text
-from somatlas.report.words import p_text, rate_text
-from somatlas.run import Run, chosen_layer
-from somatlas.stages.remeasure import remeasured, val_trials
-from somatlas.statistics import correlation, mean_interval, wilson
+from somatlas.runs.folder import Run, chosen_layer
+from somatlas.runs.remeasure import remeasured, val_trials
 
 # What decides a rate, so that runs that differ in it are not compared.
 _GROUND = (
@@ -198,7 +198,7 @@ def _matched(runs: Sequence[Run], steps: Mapping[str, Sequence[Mapping[str, Any]
     """Least drift among ablations that refuse at most so much, and least refusal at so much drift.
 
     Over the searches' trials where they measured drift: on test prompts where all of them are
-    measured again there (`somatlas.stages.remeasure`), else as val had it. Without drift in the
+    measured again there (`somatlas.runs.remeasure`), else as val had it. Without drift in the
     searches, over the steps of k.
     """
     named = {_name(run, runs): run for run in runs}

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from somatlas.agreement import agreements, judged_rows
-from somatlas.evaluation import CONDITIONS, condition_rates, paired_tests, replies_a_prompt
+from somatlas.evaluation.agreement import agreements, judged_rows
+from somatlas.evaluation.evaluation import (
+    CONDITIONS,
+    condition_rates,
+    paired_tests,
+    replies_a_prompt,
+)
 from somatlas.judges.verdict import Verdict
-from somatlas.report.words import CONDITION_NAMES, p_text
-from somatlas.stages.judge import LATE
-from somatlas.statistics import resolvable_difference, wilson
+from somatlas.numerics.statistics import resolvable_difference, wilson
+from somatlas.report.format import CONDITION_NAMES, p_text
+from somatlas.runs.stages.judge_stage import LATE
 
 _OUTCOMES = {"refusal": "refusal", "asr": "ASR"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from somatlas.comparators import FLOORS
-from somatlas.report.words import p_text
+from somatlas.directions.methods import FLOORS
+from somatlas.report.format import p_text
 
 _MEASURES = {"asr": "ASR", "refusal": "refusal", "kl": "KL"}
 

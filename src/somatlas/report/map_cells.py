@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from somatlas.report.facts import Facts, MapFile
+from somatlas.report.read import Facts, MapFile
 
 _LIGHTEST, _SHADE = 0.06, 0.6  # opacity of the lightest cell, and what the darkest has more
 _SIDES = {"hexagonal": 6, "rectangular": 4}

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from somatlas.pooling import pooled_mean, pooled_rate
+from somatlas.evaluation.pooling import pooled_mean, pooled_rate
+from somatlas.numerics.statistics import wilson
 from somatlas.report.tables import plain_table, table_text
-from somatlas.run import Run
-from somatlas.stages.remeasure import LEVELS, Level, Measured, chosen_trial
-from somatlas.statistics import wilson
+from somatlas.runs.folder import Run
+from somatlas.runs.remeasure import LEVELS, Level, Measured, chosen_trial
 
 Found = Mapping[Level, tuple[Mapping[str, Any], Measured]]
 

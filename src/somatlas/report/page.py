@@ -16,22 +16,22 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 
-from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
-from somatlas.evaluation import CONDITIONS, read_completions, read_jsonl
+from somatlas.evaluation.evaluation import CONDITIONS, read_completions, read_jsonl
 from somatlas.files import atomic_file, write_text
-from somatlas.report.control_sentences import contrast_rows, contrast_text, knobs_text
-from somatlas.report.cost import cost_rows
+from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
+from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_text
+from somatlas.report.cost_table import cost_rows
 from somatlas.report.evidence import evidence_lines
-from somatlas.report.facts import Facts, read_facts
-from somatlas.report.figure_list import ReportFigure, report_figures
-from somatlas.report.gaps import (
+from somatlas.report.figures.figure_list import ReportFigure, report_figures
+from somatlas.report.format import rate_text, summary_lines
+from somatlas.report.map_cells import map_cells, map_view
+from somatlas.report.missing import (
     finishing_command,
     impossible_parts,
     input_notes,
     missing_parts,
 )
-from somatlas.report.map_cells import map_cells, map_view
-from somatlas.report.sentences import (
+from somatlas.report.prose import (
     information_text,
     map_text,
     over_refusal_text,
@@ -39,9 +39,9 @@ from somatlas.report.sentences import (
     search_text,
     stability_text,
 )
+from somatlas.report.read import Facts, read_facts
 from somatlas.report.summary import OTHER_ROWS, ROWS
-from somatlas.report.words import rate_text, summary_lines
-from somatlas.run import Run
+from somatlas.runs.folder import Run
 
 
 def write_report(run: Run, *, show_completions: bool = False) -> Path:

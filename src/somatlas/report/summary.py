@@ -7,16 +7,21 @@ from typing import Any
 
 from rich.table import Table
 
-from somatlas.config import STAGES
-from somatlas.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
-from somatlas.evaluation import CONDITIONS, answers_that_count, condition_rates, read_jsonl
+from somatlas.evaluation.evaluation import (
+    CONDITIONS,
+    answers_that_count,
+    condition_rates,
+    read_jsonl,
+)
 from somatlas.files import read_json, write_json, write_text
-from somatlas.recipes import load_recipe
+from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
+from somatlas.numerics.statistics import Rate
 from somatlas.report.evidence import evidence, evidence_lines
+from somatlas.report.format import CONDITION_NAMES
 from somatlas.report.tables import plain_table, table_text
-from somatlas.report.words import CONDITION_NAMES
-from somatlas.run import Run, chosen_layer
-from somatlas.statistics import Rate
+from somatlas.runs.folder import Run, chosen_layer
+from somatlas.runs.recipes import load_recipe
+from somatlas.runs.settings import STAGES
 
 # The same of another behaviour than refusal, whose prompts are positive and negative.
 OTHER_ROWS = {
@@ -127,7 +132,7 @@ def _table_text(
     title = f"KL on {side}, first {MORE_REPLY_TOKENS} tokens"
     table.add_row(title, *more, str(evaluation["kl_replies"]))
 
-    rule = "" if gentle else " (no layer keeps KL below 0.1: lowest score taken)"
+    rule = "" if gentle else " (no layer keeps KL below 0.1: one near the gentlest)"
     ranks = ", ".join(map(str, evaluation["ranks"]))
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation["seconds"].items())
     notes = ""

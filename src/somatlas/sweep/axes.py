@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from somatlas.config import Config
 from somatlas.errors import InputError
+from somatlas.runs.settings import Config
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 _LONGEST = 40  # characters of a value in a folder's name

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from somatlas.config import Stage
 from somatlas.errors import InputError, Problems
-from somatlas.preflight import check_inputs
-from somatlas.report.cost import cost_text
+from somatlas.report.cost_table import cost_text
 from somatlas.report.page import write_report
 from somatlas.report.summary import summarise
-from somatlas.resident import Resident
-from somatlas.run import Run, model_arguments
-from somatlas.stages import WORK
+from somatlas.runs.folder import Run, model_arguments
+from somatlas.runs.pipeline import WORK
+from somatlas.runs.preflight import check_inputs
+from somatlas.runs.resident import Resident
+from somatlas.runs.settings import Stage
+from somatlas.runs.workers import SHARED, share
 from somatlas.sweep.axes import raise_all
 from somatlas.sweep.output import write_record, write_results
 from somatlas.sweep.plan import make_plan
 from somatlas.sweep.results import measured
 from somatlas.sweep.shared import take_over
-from somatlas.workers import SHARED, share
 
 # Settings that decide nothing of what `check_inputs` tries; a point's own plan has tried its grid.
 _UNTRIED = {"name", "seed", "draw", "k", "grid", "candidates", "trials", "mode"}

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from somatlas.report.colours import DIRECTION
+from somatlas.report.figures.colours import DIRECTION
 
 _WIDTH = 6.3  # inches: the text width of a paper
 _MARKS, _STYLES = "os^DvP*X", ("-", "--", "-.", ":")

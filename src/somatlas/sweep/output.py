@@ -11,9 +11,9 @@ from typing import Any
 from matplotlib import rc_context
 
 from somatlas.files import atomic_file, write_json, write_text
-from somatlas.report.figures import save_figure
+from somatlas.report.figures.map_figures import save_figure
+from somatlas.report.format import rate_text
 from somatlas.report.tables import plain_table, table_text
-from somatlas.report.words import rate_text
 from somatlas.sweep.figure import sweep_figure
 from somatlas.sweep.plan import Plan
 from somatlas.sweep.results import MEASURES, Measured, pooled_lines

@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from somatlas.config import STAGES, Config, Stage
 from somatlas.errors import InputError
 from somatlas.files import read_json
 from somatlas.prompts import PromptSet
-from somatlas.run import Run, open_run, run_folder
-from somatlas.stages.represent import check_grid
+from somatlas.runs.folder import Run, open_run, run_folder
+from somatlas.runs.settings import STAGES, Config, Stage
+from somatlas.runs.stages.represent_stage import check_grid
 from somatlas.sweep.axes import (
     Axis,
     combinations,

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from somatlas.evaluation import OUTCOMES, read_jsonl, verdict_shares
+from somatlas.evaluation.evaluation import OUTCOMES, read_jsonl, verdict_shares
+from somatlas.evaluation.pooling import pooled_mean, pooled_rate
 from somatlas.files import read_json
 from somatlas.judges.verdict import Verdict
-from somatlas.pooling import pooled_mean, pooled_rate
-from somatlas.run import Run
-from somatlas.statistics import mean_interval, wilson
+from somatlas.numerics.statistics import mean_interval, wilson
+from somatlas.runs.folder import Run
 
 # Rates of harmful test prompts that are pooled; what else evaluation.json has stays with its point.
 POOLED: Mapping[str, Verdict] = {
@@ -60,7 +60,7 @@ def pooled_lines(points: Sequence[Measured], x: str, parts: Sequence[str]) -> li
     """Lines along x, one for each combination of the settings in parts; seeds are pooled.
 
     Each place on a line has `seeds` and, per measure, its interval: one point's is the one of its
-    row; of several the one over prompts and seeds (`somatlas.pooling`), with each
+    row; of several the one over prompts and seeds (`somatlas.evaluation.pooling`), with each
     seed's own value in `by_seed`.
     """
     lines: dict[tuple[str, ...], dict[str, list[Measured]]] = {}

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from somatlas.config import Stage
 from somatlas.files import atomic_file
-from somatlas.run import Run
+from somatlas.runs.folder import Run
+from somatlas.runs.settings import Stage
 
 # The files of the stages that points may share; map.png is drawn again by the search.
 _FILES: Mapping[Stage, tuple[str, ...]] = {

@@ -1,0 +1,1 @@
+"""What makes directions of representations, and what they are."""

@@ -1,0 +1,1 @@
+"""From replies and verdicts to rates, tests, agreement and cost."""

@@ -1,0 +1,1 @@
+"""What an ablation does inside a model: where to cut, drift, leaks; the account of a model."""

@@ -1,0 +1,199 @@
+"""Which layer to cut, from representations and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from somatlas.errors import InputError
+from somatlas.measures.layer_rule import (
+    LayerScore,
+    best_layer,
+    candidate_layers,
+    find_refusal_tokens,
+    first_token_log_probabilities,
+    refusal_scores,
+    score_layer,
+)
+from somatlas.models.language_model import LanguageModel
+from somatlas.progress import progress
+from somatlas.prompts.prompt_set import Prompt, PromptSplit, spread, texts
+from somatlas.records import Record
+from somatlas.representations.sides import Representations
+
+TOKEN_PROMPTS = 64  # a side that the tokens are found on: a first token costs one forward pass
+
+
+class LayerChoice(Record):
+    """layers.json: the layer that is cut, and the score of every candidate.
+
+    chosen_by : "rule", or "user" where the layer was given. kl_below_limit : whether a candidate
+    kept KL below 0.1. refusal_tokens : `ids`, `texts`, and how many prompts they were found on
+    (`found_on`, None where they were given). data : the prompts that the rule worked with.
+    """
+
+    file: ClassVar[str] = "layers.json"
+
+    layer: int
+    chosen_by: str
+    kl_below_limit: bool
+    refusal_tokens: dict[str, Any]
+    base_refusal_score: float
+    data: dict[str, Any]
+    scores: list[LayerScore]
+
+
+@dataclass(frozen=True)
+class RuleData:
+    """What the layer rule works with.
+
+    single : the mean difference (d,) of each candidate layer. val : harmful and harmless prompts
+    that layers are scored on. opening : those that the refusal tokens are found on, val first.
+    record : where all of it comes from.
+    """
+
+    lm: LanguageModel
+    single: Mapping[int, Tensor]
+    val: tuple[list[Prompt], list[Prompt]]
+    opening: tuple[list[Prompt], list[Prompt]]
+    record: Mapping[str, Any]
+
+
+def choose_layer(
+    lm: LanguageModel,
+    representations: Representations,
+    val: PromptSplit,
+    *,
+    prompts: int = 32,
+    refusal_tokens: Sequence[int] | None = None,
+    epsilon: float = 0.0,
+    batch_size: int = 128,
+) -> LayerChoice:
+    """The layer to cut: of the first 80 % that keep KL below 0.1, the one of lowest refusal score.
+
+    representations : of the train prompts; their mean difference is what is ablated, layer by
+    layer. val : prompts that the layers are scored on, `prompts` a side (paper: 32). refusal_tokens
+    : ids that open a refusal; found on 64 prompts a side, val before train, if not given. Raises
+    InputError where none is found, or one is not in the vocabulary.
+
+        layer = choose_layer(lm, represent(lm, prompts.train), prompts.val).layer
+    """
+    found = rule_prompts(val, representations.prompts, prompts, find_tokens=refusal_tokens is None)
+    candidates = representations.layers
+    differences = torch.from_numpy(representations.mean_differences())
+    single = dict(zip(candidates, differences, strict=True))
+    record = {
+        "source": "own",
+        "system": lm.system,
+        "train": [len(representations.harmful), len(representations.harmless)],
+        "val": list(map(len, found[0])),
+    }
+    return score_layers(
+        RuleData(lm, single, *found, record),
+        kept_candidates(candidates, lm.n_layers),
+        refusal_tokens=refusal_tokens,
+        epsilon=epsilon,
+        batch_size=batch_size,
+    )
+
+
+def rule_prompts(
+    val: PromptSplit, train: PromptSplit, count: int, *, find_tokens: bool
+) -> tuple[tuple[list[Prompt], list[Prompt]], tuple[list[Prompt], list[Prompt]]]:
+    """Harmful and harmless val prompts, `count` a side; the same and train prompts, if tokens are
+    sought."""
+    scored, opening = [], []
+    for own, further in ((val.harmful, train.harmful), (val.harmless, train.harmless)):
+        chosen = spread(own, count)
+        scored.append(chosen)
+        more = max(0, TOKEN_PROMPTS - len(chosen)) if find_tokens else 0
+        opening.append([*chosen, *spread(further, more)])
+    return (scored[0], scored[1]), (opening[0], opening[1])
+
+
+def kept_candidates(layers: Sequence[int], n_layers: int) -> list[int]:
+    """The candidates among the layers kept; raises InputError where there is none."""
+    first = candidate_layers(n_layers)
+    candidates = [layer for layer in layers if layer in first]
+    if not candidates:
+        raise InputError(
+            f"none of the layers kept is among the first {len(first)}, where the rule looks: keep "
+            "others with --layers, or give --layer"
+        )
+    return candidates
+
+
+def score_layers(
+    data: RuleData,
+    candidates: Sequence[int],
+    *,
+    chosen_by: str = "rule",
+    refusal_tokens: Sequence[int] | None = None,
+    epsilon: float = 0.0,
+    batch_size: int = 128,
+    known: Mapping[int, LayerScore] | None = None,
+    keep: Callable[[Mapping[int, LayerScore]], None] = lambda _: None,
+) -> LayerChoice:
+    """Score every candidate and choose.
+
+    known : scores of an interrupted call with the same data, which are not made again. keep : is
+    given all scores so far after each that is made.
+    """
+    lm = data.lm
+    harmful, harmless = map(texts, data.val)
+    base_harmful, base_harmless = (
+        first_token_log_probabilities(lm, texts(side), batch_size) for side in data.opening
+    )
+    if refusal_tokens is None:
+        tokens = find_refusal_tokens(
+            base_harmful,
+            base_harmless,
+            [prompt.category for prompt in data.opening[0]],
+            decode=lambda token: str(lm.tokenizer.decode([token])),
+        )
+    else:
+        tokens = valid_tokens(refusal_tokens, base_harmful.shape[1])
+    base_scores = refusal_scores(base_harmful[: len(harmful)], tokens, epsilon)
+    scores = dict(known or {})
+    with progress("layers", len(candidates)) as advance:
+        for layer in candidates:
+            if layer not in scores:
+                scores[layer] = score_layer(
+                    lm,
+                    layer,
+                    data.single[layer],
+                    harmful,
+                    harmless,
+                    refusal_tokens=tokens,
+                    base_harmless=base_harmless[: len(harmless)],
+                    batch_size=batch_size,
+                    epsilon=epsilon,
+                )
+                keep(scores)
+            advance(1)
+    chosen, gentle = best_layer([scores[layer] for layer in candidates])
+    return LayerChoice(
+        layer=chosen,
+        chosen_by=chosen_by,
+        kl_below_limit=gentle,
+        refusal_tokens={
+            "ids": tokens,
+            "texts": [lm.tokenizer.decode([token]) for token in tokens],
+            "found_on": None if refusal_tokens else len(base_harmful),
+        },
+        base_refusal_score=float(base_scores.mean()),
+        data=dict(data.record),
+        scores=[scores[layer] for layer in candidates],
+    )
+
+
+def valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
+    """The refusal tokens given; raises InputError where one is beyond the vocabulary."""
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            raise InputError(f"refusal token {token} is not in the vocabulary of {vocabulary}")
+    return list(ids)

@@ -1,0 +1,236 @@
+"""Completions, greedy or sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
+
+import torch
+from torch import Tensor
+from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from somatlas.ablation import RowProjections
+from somatlas.models.batches import Batch, with_room, within_memory
+from somatlas.models.language_model import LanguageModel
+from somatlas.models.reply import Reply
+from somatlas.models.sampling import Sampling
+from somatlas.progress import Advance, ignore
+
+# Told the rows of a batch that is done and the replies to them.
+Keep = Callable[[Sequence[int], Sequence[Reply]], None]
+# Told the text so far of the rows that still go on; says which of them need not.
+Watch = Callable[[Mapping[int, str]], Collection[int]]
+
+_WATCH_EVERY = 4  # tokens between two looks
+_COMPACT_SHARE = 0.125  # of a batch's rows must have ended before they are taken out of it
+
+
+@torch.no_grad()
+def generate(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    ablations: RowProjections | None = None,
+    watch: Watch | None = None,
+    sampling: Sampling | None = None,
+    advance: Advance = ignore,
+    done: Mapping[int, Reply] | None = None,
+    keep: Keep | None = None,
+) -> list[Reply]:
+    """The reply to each prompt, in the prompts' order, special tokens left out but for those that
+    mark reasoning.
+
+    Without sampling it is the model's own first choice at every token; sampling settings and
+    repetition penalties of its generation config are not used either way. ablations : reply
+    g * len(prompts) + i is that to prompt i under ablation g, which must be in force. watch : rows
+    that it names end where they are; where the model's cache is not one that rows can be taken out
+    of, it is not asked. `advance` is told the number of replies done. done : replies by row that
+    are there already, and are not made again; not with ablations. keep : told each batch's replies.
+    """
+    known = done or {}
+    empty = Reply("", ended=False)
+    replies = [empty] * (len(prompts) * (1 if ablations is None else len(ablations)))
+    for row, reply in known.items():
+        replies[row] = reply
+    advance(len(known))
+    for rows, ids in _decoded(
+        lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known
+    ):
+        made = [
+            Reply(text.strip(), ended=len(own) < max_new_tokens)
+            for text, own in zip(lm.reply_texts(ids), ids, strict=True)
+        ]
+        for row, reply in zip(rows, made, strict=True):
+            replies[row] = reply
+        if keep is not None:
+            keep(rows, made)
+        advance(len(rows))
+    return replies
+
+
+@torch.no_grad()
+def first_reply_tokens(
+    lm: LanguageModel, prompts: Sequence[str], count: int, batch_size: int
+) -> list[list[int]]:
+    """The first `count` token ids of the model's own greedy reply to each prompt.
+
+    A reply that ends earlier has fewer; the token that ends it is left out.
+    """
+    replies: list[list[int]] = [[]] * len(prompts)
+    for rows, ids in _decoded(lm, prompts, count, batch_size):
+        for row, own in zip(rows, ids, strict=True):
+            replies[row] = list(own)
+    return replies
+
+
+def _decoded(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    batch_size: int,
+    ablations: RowProjections | None = None,
+    watch: Watch | None = None,
+    sampling: Sampling | None = None,
+    known: Collection[int] = (),
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Rows and their replies' token ids, batch by batch; rows that are known are left out."""
+    asked = [row for row in range(len(prompts)) if row not in known]
+    if not asked:
+        return
+    uniforms = None
+    if sampling is not None:
+        uniforms = sampling.uniforms(prompts, max_new_tokens)
+        uniforms = uniforms.repeat(1 if ablations is None else len(ablations), 1)
+    wanted = [prompts[row] for row in asked]
+    batches = lm.batches(wanted, batch_size, ablations=ablations, room=max_new_tokens)
+
+    def places(batch: Batch) -> list[int]:
+        return [asked[row] for row in batch.rows] if known else batch.rows
+
+    def decode(batch: Batch) -> list[list[int]]:
+        choose = _Choice(sampling, None if uniforms is None else uniforms[places(batch)])
+        if batch.cache is None:
+            return _by_transformers(lm, batch, max_new_tokens, choose)
+        decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
+        return decoding.run(max_new_tokens, watch)
+
+    for batch in batches:
+        yield places(batch), within_memory(batch, decode)
+
+
+class _Choice:
+    """The next token of some of a batch's rows at a step, counted from 0."""
+
+    def __init__(self, sampling: Sampling | None, uniforms: Tensor | None) -> None:
+        self.sampling, self.uniforms = sampling, uniforms
+
+    def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
+        if self.sampling is None or self.uniforms is None:
+            return logits.argmax(dim=-1)
+        return self.sampling.draw(logits, self.uniforms[list(rows), step])
+
+
+class _Chosen(LogitsProcessor):  # type: ignore[misc]  # transformers is not typed
+    """Leaves transformers' own greedy decoding no token but the chosen one."""
+
+    def __init__(self, choose: _Choice, width: int) -> None:
+        self.choose, self.width = choose, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = input_ids.shape[1] - self.width
+        tokens = self.choose(scores, range(len(scores)), step)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+def _by_transformers(
+    lm: LanguageModel, batch: Batch, max_new_tokens: int, choose: _Choice
+) -> list[list[int]]:
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=lm.model.generation_config.eos_token_id,
+        pad_token_id=lm.pad_token_id,
+    )
+    output: Tensor = lm.model.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        generation_config=settings,
+        logits_processor=LogitsProcessorList([_Chosen(choose, batch.input_ids.shape[1])]),
+    )
+    stops = _stops(lm)
+    rows = output[:, batch.input_ids.shape[1] :].tolist()
+    return [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+
+
+def _stops(lm: LanguageModel) -> set[int | None]:
+    """The tokens that end a reply."""
+    eos = lm.model.generation_config.eos_token_id
+    return set(eos if isinstance(eos, list) else [eos])
+
+
+class _Decoding:
+    """One batch being decoded; rows that have ended are taken out of it."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        batch: Batch,
+        cache: Cache,
+        ablations: RowProjections | None,
+        choose: _Choice,
+    ) -> None:
+        self.lm, self.batch, self.cache, self.ablations = lm, batch, cache, ablations
+        self.choose = choose
+        self.replies: list[list[int]] = [[] for _ in batch.rows]
+        self.live = list(range(len(batch.rows)))  # places in the batch of the rows still in it
+        self.ended: set[int] = set()  # of those, the ones that need no further token
+        self.stops = _stops(lm)
+
+    def run(self, max_new_tokens: int, watch: Watch | None) -> list[list[int]]:
+        """Token ids of the replies."""
+        inputs = self.batch.inputs
+        for step in range(1, max_new_tokens + 1):
+            logits = self.lm.logits(inputs, 1)[:, -1]
+            tokens = self.choose(logits, self.live, step - 1)
+            for place, token in zip(self.live, tokens.tolist(), strict=True):
+                if token in self.stops:
+                    self.ended.add(place)
+                if place not in self.ended:
+                    self.replies[place].append(token)
+            if watch is not None and step % _WATCH_EVERY == 0:
+                self._ask(watch)
+            if len(self.ended) == len(self.live) or step == max_new_tokens:
+                break
+            if step == 1:
+                self.cache = with_room(self.cache, max_new_tokens)
+            inputs = self._following(inputs, tokens)
+        return self.replies
+
+    def _ask(self, watch: Watch) -> None:
+        going = [place for place in self.live if place not in self.ended]
+        texts = self.lm.reply_texts([self.replies[place] for place in going])
+        place_of = {self.batch.rows[place]: place for place in going}
+        ended = watch(dict(zip(place_of, texts, strict=True)))
+        self.ended.update(place_of[row] for row in ended)
+
+    def _following(self, inputs: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+        """The inputs of the next step, without the rows that have ended once they are many."""
+        mask, positions = inputs["attention_mask"], inputs["position_ids"][:, -1:] + 1
+        if len(self.ended) >= _COMPACT_SHARE * len(self.live):
+            keep = [i for i, place in enumerate(self.live) if place not in self.ended]
+            self.live = [self.live[i] for i in keep]
+            self.ended.clear()
+            rows = torch.tensor(keep, device=mask.device)
+            mask, positions, tokens = mask[rows], positions[rows], tokens[rows]
+            self.cache.batch_select_indices(rows)
+            if self.ablations is not None:
+                self.ablations.assign([self.ablations.which[i] for i in keep])
+        return {
+            **inputs,
+            self.batch.cache_argument: self.cache,
+            "input_ids": tokens[:, None],
+            "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
+            "position_ids": positions,
+        }

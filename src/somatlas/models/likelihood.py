@@ -1,0 +1,139 @@
+"""How unlikely the model finds each token of a reply. What a prompt costs is paid once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from somatlas.models.batches import Batch, cache_argument, selected
+from somatlas.models.language_model import LanguageModel
+from somatlas.numerics.probabilities import LOWEST, log_probabilities
+
+_KEPT_BYTES = 2**30  # of prompts' keys and values at most
+
+
+class _Prompts(NamedTuple):
+    """Prompts of one batch, and what scoring behind them needs: log_p of the first reply token."""
+
+    cache: Cache
+    mask: Tensor
+    log_p: Tensor
+
+
+class Surprise:
+    """-log p of each token, in nats, of replies after prompts.
+
+    The prompts' keys and values are kept for replies to come, up to 1 GiB.
+    """
+
+    def __init__(self, lm: LanguageModel, batch_size: int) -> None:
+        self.lm, self.batch_size = lm, batch_size
+        self._known: dict[str, tuple[_Prompts, int]] = {}
+        self._kept = 0
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[str], replies: Sequence[Sequence[int]], room: int
+    ) -> list[list[float]]:
+        """One list a pair, a value a token. replies : token ids, at most room each."""
+        result: list[list[float]] = [[] for _ in prompts]
+        todo = [i for i, reply in enumerate(replies) if reply]
+        groups: dict[int, tuple[_Prompts, list[tuple[int, int]]]] = {}
+        for i in todo:
+            if prompts[i] in self._known:
+                part, row = self._known[prompts[i]]
+                groups.setdefault(id(part), (part, []))[1].append((i, row))
+        new, again = _first_and_again([i for i in todo if prompts[i] not in self._known], prompts)
+        for batch in self.lm.batches([prompts[i] for i in new], self.batch_size, room=room):
+            rows = [new[row] for row in batch.rows]
+            own = [replies[i] for i in rows]
+            if batch.cache is None:
+                losses = self._whole([prompts[i] for i in rows], own)
+            else:
+                part = self._prepared(batch, batch.cache)
+                losses = self._after(part, range(len(rows)), own)
+                self._keep(part, [prompts[i] for i in rows])
+            for i, loss in zip(rows, losses, strict=True):
+                result[i] = loss
+        for part, known in groups.values():
+            for start in range(0, len(known), self.batch_size):  # one prompt may have many replies
+                pairs = known[start : start + self.batch_size]
+                rows = [row for _, row in pairs]
+                losses = self._after(part, rows, [replies[i] for i, _ in pairs])
+                for (i, _), loss in zip(pairs, losses, strict=True):
+                    result[i] = loss
+        if again:  # prompts that are known by now
+            losses = self([prompts[i] for i in again], [replies[i] for i in again], room)
+            for i, loss in zip(again, losses, strict=True):
+                result[i] = loss
+        return result
+
+    def _prepared(self, batch: Batch, cache: Cache) -> _Prompts:
+        logits = self.lm.logits(batch.inputs, 1)[:, -1]
+        return _Prompts(cache, batch.attention_mask, log_probabilities(logits))
+
+    def _keep(self, part: _Prompts, prompts: Sequence[str]) -> None:
+        kept = [t for layer in part.cache.layers for t in (layer.keys, layer.values)]
+        size = sum(t.numel() * t.element_size() for t in kept)
+        if self._kept + size <= _KEPT_BYTES:
+            self._kept += size
+            self._known |= {prompt: (part, row) for row, prompt in enumerate(prompts)}
+
+    def _whole(self, prompts: Sequence[str], replies: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Prompts and replies in one pass, for models that keep nothing that can be shared."""
+        result: list[list[float]] = [[] for _ in prompts]
+        for batch in self.lm.batches(prompts, self.batch_size, suffixes=replies):
+            longest = max(len(replies[row]) for row in batch.rows)
+            logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
+            targets = batch.input_ids[:, -longest:, None]
+            losses = _losses(logits, targets)
+            for row, loss in zip(batch.rows, losses, strict=True):
+                result[row] = loss[-len(replies[row]) :].double().tolist()
+        return result
+
+    def _after(
+        self, part: _Prompts, rows: Sequence[int], replies: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Replies behind prompts whose keys and values are known, padded on the right."""
+        lm, longest = self.lm, max(map(len, replies))
+        where = torch.tensor(list(rows), device=part.mask.device)
+        ids = torch.tensor(
+            [[*reply, *[lm.pad_token_id] * (longest - len(reply))] for reply in replies],
+            device=where.device,
+        )
+        losses = -part.log_p[where].gather(1, ids[:, :1])
+        if longest > 1:
+            mask = part.mask[where]
+            steps = torch.arange(longest - 1, device=where.device)
+            batch = Batch(
+                list(rows),
+                ids[:, :-1],
+                torch.cat([mask, mask.new_ones(len(ids), longest - 1)], dim=1),
+                selected(part.cache, rows),
+                cache_argument(lm.model),
+            )
+            inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
+            rest = _losses(lm.model(**inputs).logits, ids[:, 1:, None])
+            losses = torch.cat([losses, rest], dim=1)
+        return [
+            loss[: len(reply)].double().tolist()
+            for loss, reply in zip(losses, replies, strict=True)
+        ]
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p of the targets (..., 1), finite also for a token that the model masks."""
+    logits = logits.float()
+    return (logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]).clamp(max=-LOWEST)
+
+
+def _first_and_again(places: Sequence[int], prompts: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The places where a prompt occurs first, and the others."""
+    first = {prompts[i]: i for i in reversed(places)}
+    return [i for i in places if first[prompts[i]] == i], [
+        i for i in places if first[prompts[i]] != i
+    ]

@@ -1,0 +1,1 @@
+"""Numerics on plain arrays that scipy lacks: geometry, rates and how sure they are."""

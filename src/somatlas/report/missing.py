@@ -1,0 +1,50 @@
+"""What a run lacks, and the command that makes it."""
+
+from __future__ import annotations
+
+import shlex
+
+from somatlas.files import read_json
+from somatlas.runs.folder import Run, run_folder
+from somatlas.runs.settings import Config, Stage
+
+_PARTS: dict[Stage, str] = {
+    "layers": "the choice of the layer",
+    "map": "the map",
+    "search": "the search for directions to ablate together",
+    "ablate": "the replies to the test prompts",
+    "judge": "the verdicts on the replies",
+    "cost": "what ablation costs",
+    "atlas": "neurons, geometry and stability",
+}
+
+
+def missing_parts(run: Run) -> list[str]:
+    """In words, what the stages that are not done would make, but for what the user gave."""
+    given = {"layers": run.config.layer is not None, "search": run.config.ids is not None}
+    parts = {**_PARTS, "map": _PARTS["map"] if run.config.method == "som" else "the directions"}
+    return [what for stage, what in parts.items() if not (given.get(stage) or run.is_done(stage))]
+
+
+def impossible_parts(run: Run) -> list[str]:
+    """In words, what a figure cannot have, and why: no command makes it from these prompts."""
+    path = run.path("atlas.json")
+    missing = read_json(path).get("missing", {}) if path.exists() else {}
+    return [f"{what}: {why}" for what, why in missing.items()]
+
+
+def input_notes(run: Run) -> list[str]:
+    """What a reader should know of the prompts."""
+    path = run.path("inputs.json")
+    return list(read_json(path)["notes"]) if path.exists() else []
+
+
+def finishing_command(run: Run) -> str:
+    """The one command line that makes all of it, from the folder's own settings."""
+    config, folder = run.config, run.folder.resolve()
+    moved = run_folder(config).resolve() != folder
+    out = folder.parents[1] if moved else config.out
+    words = ["somatlas", "run", config.model, "--name", folder.name]
+    if out != Config.model_fields["out"].default:
+        words += ["--out", str(out)]
+    return shlex.join(words)

@@ -1,0 +1,1 @@
+"""Prompts as vectors of the residual stream, in memory and on disk."""

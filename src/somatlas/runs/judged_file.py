@@ -1,0 +1,188 @@
+"""Verdicts on replies that another tool made, from a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from somatlas.runs.settings import Config
+from somatlas.errors import InputError
+from somatlas.evaluation.evaluation import CONDITIONS, condition_rates, paired_tests, read_jsonl
+from somatlas.files import read_json, write_json, write_jsonl
+from somatlas.judges.coherence import CoherenceCheck, check_from_record
+from somatlas.judges.registry import Judges, check_missing
+from somatlas.progress import progress
+from somatlas.prompts.formats import USUAL_COLUMNS, read_rows
+from somatlas.prompts.values import UnreadableError, reply_of, request_of
+from somatlas.report.evidence import paired_line
+from somatlas.report.summary import ROWS
+from somatlas.report.tables import plain_table, table_text
+from somatlas.runs.folder import Run
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_REPLIES = ("reply", "response", "completion", "generation", "output")
+_KINDS = ("harmful", "harmless", "borderline")
+_AS_THE_RUN = ("behaviour", "judge_template", "judge_labels")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the file hold what; None where a usual name is looked for.
+
+    condition : a column whose values part the rows, such as the method that made the reply.
+    """
+
+    prompt: str | None = None
+    reply: str | None = None
+    condition: str | None = None
+    kind: str | None = None
+
+
+def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) -> str:
+    """Judge a file's replies; writes FILE.verdicts.jsonl and FILE.evaluation.json beside it.
+
+    run : a judged run whose conditions are put in the same table; tests are over the prompts that
+    both have, and the file is judged as the run was: its behaviour, its template and labels of
+    judge models, its coherence check. Returns the table.
+    Raises InputError for a file without the columns, ids that occur twice in a condition, kinds
+    that are not known, or a run that another judge judged.
+    """
+    rows = _rows(path, columns)
+    if run is not None:
+        config = config.model_copy(update={name: getattr(run.config, name) for name in _AS_THE_RUN})
+    judges = Judges(config, path.with_name(f"{path.name}.judge_answers.jsonl"))
+    names = list(dict.fromkeys((config.judge, *config.more_judges)))
+    check = None if run is None else _check_of(run, names[0])
+    found: dict[str, Any] = {}
+    with progress("judge", len(rows) * len(names)) as advance:
+        for name in names:
+            judge = judges.get(name, check)
+            judgements = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
+            check_missing(judge, judgements, config.max_missing)
+            found[judge.name] = {"judgements": judgements, "record": dict(judge.record)}
+            advance(len(rows))
+    first = next(iter(found))
+    verdicts = [
+        {
+            **{name: row[name] for name in ("condition", "kind", "category", "prompt", "sample")},
+            "verdict": found[first]["judgements"][i].verdict.value,
+            "judges": {name: asdict(one["judgements"][i]) for name, one in found.items()},
+        }
+        for i, row in enumerate(rows)
+    ]
+    write_jsonl(path.with_name(f"{path.name}.verdicts.jsonl"), verdicts)
+    sides = _sides(verdicts)
+    if run is not None:
+        own = [
+            {**row, "verdict": row["judges"][names[0]]["verdict"]}
+            for row in read_jsonl(run.path("verdicts.jsonl"))
+        ]
+        sides = {f"{run.config.name}: {c}": _of(own, c) for c in CONDITIONS} | sides
+    tests = paired_tests(sides, config.seed)
+    rates = {name: condition_rates(side) for name, side in sides.items()}
+    write_json(
+        path.with_name(f"{path.name}.evaluation.json"),
+        {
+            "judges": {name: one["record"] for name, one in found.items()},
+            "conditions": {
+                c: {name: asdict(rate) for name, rate in side.items()} for c, side in rates.items()
+            },
+            "paired": tests,
+        },
+    )
+    shown = {n: title for n, title in ROWS.items() if any(side[n].n for side in rates.values())}
+    table = plain_table(f"% [95 % interval], judge {first}", *shown.values())
+    for condition, side in rates.items():
+        table.add_row(condition, *(f"{side[name]} n={side[name].n}" for name in shown))
+    lines = [f"  {paired_line(test)}" for test in tests]
+    if "coherence" in found[first]["record"] and check is None:
+        lines.append(
+            "  without the model, babble and talk of something else count as compliance: name a "
+            "run of it with --beside"
+        )
+    return table_text(table) + "\n" + "\n".join(lines) + "\n"
+
+
+def _rows(path: Path, columns: Columns) -> list[dict[str, Any]]:
+    """One dictionary a reply; `sample` numbers the replies to one prompt under one condition."""
+    rows = read_rows(path)
+    if not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise InputError(f"{path} must hold objects with a prompt and a reply, and at least one")
+    prompt = _column(path, rows, columns.prompt, USUAL_COLUMNS, "--prompt-column")
+    reply = _column(path, rows, columns.reply, _REPLIES, "--reply-column")
+    condition = kind = None
+    if columns.condition is not None:
+        condition = _column(path, rows, columns.condition, (), "--condition-column")
+    if columns.kind is not None or all("kind" in row for row in rows):
+        kind = _column(path, rows, columns.kind, ("kind",), "--kind-column")
+    result, seen = [], set()
+    given: Counter[tuple[str, ...]] = Counter()
+    for number, row in enumerate(rows, start=1):
+        one: dict[str, Any] = {
+            "condition": path.stem if condition is None else _text(row[condition]),
+            "kind": "harmful" if kind is None else _text(row[kind]),
+            "category": _text(row.get("category")),
+        }
+        try:
+            one |= {"prompt": _text(request_of(row[prompt])), "reply": _text(reply_of(row[reply]))}
+        except UnreadableError as reason:
+            raise InputError(f"{path}, row {number}: a column {reason}") from None
+        if one["kind"] not in _KINDS:
+            raise InputError(
+                f"{path}, row {number}: kind {one['kind']!r} is not one of {', '.join(_KINDS)}"
+            )
+        identity = (one["condition"], row.get("id"))
+        if identity[1] is not None and identity in seen:
+            raise InputError(
+                f"{path}, row {number}: id {identity[1]!r} occurs twice in {identity[0]!r}"
+            )
+        seen.add(identity)
+        key = (one["condition"], one["kind"], one["prompt"])
+        result.append({**one, "sample": given[key]})
+        given[key] += 1
+    return result
+
+
+def _text(value: Any) -> str:
+    """As text that can be written: half of a character outside the plane becomes a mark."""
+    return ("" if value is None else str(value)).encode("utf-8", "replace").decode()
+
+
+def _column(
+    path: Path, rows: Sequence[Mapping[str, Any]], name: str | None, usual: Sequence[str], flag: str
+) -> str:
+    found = name or next((c for c in usual if c in rows[0]), None)
+    if found is None or any(found not in row for row in rows):
+        wanted = repr(name) if name else " or ".join(usual)
+        raise InputError(
+            f"{path} has no column {wanted} in every row "
+            f"(it has {', '.join(map(str, rows[0]))}): name the right one with {flag}"
+        )
+    return found
+
+
+def _sides(verdicts: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    names = dict.fromkeys(row["condition"] for row in verdicts)
+    return {name: _of(verdicts, name) for name in names}
+
+
+def _of(verdicts: Sequence[dict[str, Any]], condition: str) -> list[dict[str, Any]]:
+    return [row for row in verdicts if row["condition"] == condition]
+
+
+def _check_of(run: Run, judge: str) -> CoherenceCheck | None:
+    """The check that the run's replies went through: its model, its thresholds.
+
+    Raises InputError where the run's table has another judge: its rates are not comparable.
+    """
+    run.needs("judge")
+    record = read_json(run.path("judge.json"))
+    if judge not in record["judges"]:
+        raise InputError(
+            f"{run.folder} was judged by {', '.join(record['judges'])}, not by {judge}: give the "
+            "same --judge"
+        )
+    return check_from_record(run.lm, record["coherence"]) if record["coherence"] else None

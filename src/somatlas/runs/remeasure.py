@@ -1,0 +1,167 @@
+"""The sets that a search found best at a level of refusal or drift, measured on test prompts.
+
+A set chosen as the least of many on val is measured too well there. What is measured is kept in
+RUN/remeasured.json by the content of what is ablated, and so it is measured once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from somatlas.directions.direction_set import DirectionSet
+from somatlas.errors import InputError
+from somatlas.evaluation.evaluation import read_completions, verdict_shares
+from somatlas.files import read_json, write_json
+from somatlas.ablation import Projection
+from somatlas.judges import Verdict
+from somatlas.judges.registry import check_missing
+from somatlas.progress import progress
+from somatlas.runs.resident import Resident
+from somatlas.runs.folder import Run
+from somatlas.runs.stages.ablate_stage import harmful_replies, harmless_drift
+from somatlas.runs.stages.answer_check import coherence_check
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a set must keep to on val: a refusal, or a KL, of at most so much."""
+
+    of: Literal["refusal", "kl"]
+    most: float
+
+    def __str__(self) -> str:
+        return f"refusal <= {self.most:.0%}" if self.of == "refusal" else f"KL <= {self.most:g}"
+
+
+LEVELS = (
+    *(Level("refusal", most) for most in (0.5, 0.25, 0.1)),
+    *(Level("kl", most) for most in (0.1, 0.3, 1.0)),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A set's test figures: share of replies that refuse by prompt, and KL by harmless reply."""
+
+    refused: Mapping[str, float]
+    kl: Mapping[str, float]
+
+
+def chosen_trial(trials: Sequence[Mapping[str, Any]], level: Level) -> Mapping[str, Any] | None:
+    """Of the trials that keep to a level on val, the one with the least of the other measure.
+
+    Ties go to the lower of the level's own measure, then to the earlier trial. Trials that were
+    ended early, and those whose KL was not measured, are no choice; None where none keeps to it.
+    """
+    other = "kl" if level.of == "refusal" else "refusal"
+    able = [t for t in trials if t["kl"] is not None and not t["pruned"]]
+    able = [t for t in able if t[level.of] <= level.most]
+    return min(able, key=lambda t: (t[other], t[level.of]), default=None)
+
+
+def val_trials(run: Run) -> list[dict[str, Any]]:
+    """The trials of a run's search that measured refusal and KL; none where ranks were given."""
+    if run.config.ids is not None:
+        return []
+    trials = read_json(run.path("search.json"))["trials"]
+    return [t for t in trials if t["kl"] is not None and not t["pruned"]]
+
+
+def remeasured(run: Run) -> dict[Level, tuple[Mapping[str, Any], Measured]] | None:
+    """The trial chosen at each level that has one, and its test figures; None where one lacks.
+
+    Loads no model.
+    """
+    chosen, keys, kept = _chosen(run), _Keys(run), _kept(run)
+    found = {level: (trial, kept.get(keys.of(trial["ranks"]))) for level, trial in chosen.items()}
+    if any(own is None for _, own in found.values()):
+        return None
+    return {
+        level: (trial, Measured(own["refused"], own["kl"]))
+        for level, (trial, own) in found.items()
+        if own is not None
+    }
+
+
+def remeasure(runs: Sequence[Run]) -> None:
+    """Measure what the runs' searches chose at each level on test prompts, unless it is kept.
+
+    Raises InputError where no run's search measured drift.
+    """
+    searched = [run for run in runs if val_trials(run)]
+    if not searched:
+        raise InputError(
+            "nothing can be measured again: no run measured drift in its search (--objective "
+            "asr,kl)"
+        )
+    resident = Resident()
+    for run in searched:
+        keys, kept = _Keys(run), _kept(run)
+        wanted = {keys.of(trial["ranks"]): trial["ranks"] for trial in _chosen(run).values()}
+        missing = {key: ranks for key, ranks in wanted.items() if key not in kept}
+        if missing:
+            resident.lend(run)
+            _measure(run, missing, kept)
+            resident.keep(run)
+
+
+def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any]) -> None:
+    """Measure sets and keep each once it is measured."""
+    directions = DirectionSet.load(run.path("directions.safetensors"))
+    base = read_completions(run.path("completions/base.jsonl"))
+    judge = run.judges.get(run.config.judge, coherence_check(run))
+    drift = harmless_drift(run)
+    replies = sum(one.kind == "harmful" for one in base)
+    with progress("remeasure", len(missing) * replies) as advance:
+        for key, ranks in missing.items():
+            projection = Projection(directions.vectors[list(ranks)], run.config.mode)
+            rows = harmful_replies(run, projection, advance)
+            judgements = judge.judge([row.prompt for row in rows], [row.reply for row in rows])
+            check_missing(judge, judgements, run.config.max_missing)
+            verdicts = [
+                {"kind": "harmful", "prompt": row.prompt, "verdict": j.verdict}
+                for row, j in zip(rows, judgements, strict=True)
+            ]
+            kept[key] = {
+                "ranks": list(ranks),
+                "refused": verdict_shares(verdicts, Verdict.REFUSED, "harmful"),
+                "kl": {str(n): kl for n, kl in enumerate(drift.by_reply(projection))},
+            }
+            write_json(run.path("remeasured.json"), kept)
+
+
+def _chosen(run: Run) -> dict[Level, dict[str, Any]]:
+    trials = val_trials(run)
+    chosen = {level: chosen_trial(trials, level) for level in LEVELS}
+    return {level: dict(trial) for level, trial in chosen.items() if trial is not None}
+
+
+def _kept(run: Run) -> dict[str, Any]:
+    path = run.path("remeasured.json")
+    return dict(read_json(path)) if path.exists() else {}
+
+
+class _Keys:
+    """What a measurement is kept under: the directions, and all that decides replies and verdicts.
+
+    The budget of the search alone may change in a folder and leaves a set's figures as they are.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.vectors: Tensor = DirectionSet.load(run.path("directions.safetensors")).vectors
+        settings = run.config.settings_until("ablate")
+        del settings["trials"]
+        base = hashlib.sha256(run.path("completions/base.jsonl").read_bytes()).hexdigest()
+        self.ground = json.dumps([settings, base], sort_keys=True)
+
+    def of(self, ranks: Sequence[int]) -> str:
+        """The key of a set of ranks."""
+        digest = hashlib.sha256(self.vectors[list(ranks)].double().numpy().tobytes())
+        digest.update(self.ground.encode())
+        return digest.hexdigest()[:32]

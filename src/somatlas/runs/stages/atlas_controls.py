@@ -1,0 +1,185 @@
+"""Controls of the atlas: another harmless side, and each direction alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from somatlas.atlases import cochran_q, contrast_sides, one_knob_test
+from somatlas.atlases.contrast import Side
+from somatlas.directions.methods import Contrast
+from somatlas.directions.direction_set import DirectionSet, mean_difference
+from somatlas.measures.drift import Drift
+from somatlas.numerics.geometry import cosine_matrix
+from somatlas.ablation import Projection
+from somatlas.progress import progress
+from somatlas.prompts import general_prompts
+from somatlas.prompts.prompt_set import spread, texts
+from somatlas.representations.extract import residual_stream
+from somatlas.runs.folder import Run
+from somatlas.runs.stages.search_stage import Trials
+from somatlas.numerics.statistics import mcnemar, wilson
+
+_PROMPTS = 32  # test prompts a kind that are answered under each ablation
+_KINDS = {
+    "harmful": "refusal",
+    "harmless": "harmless_refusal",
+    "borderline": "borderline_refusal",
+}
+
+Floats = NDArray[np.float64]
+
+
+def controls(
+    run: Run, contrast: Contrast, directions: DirectionSet, trials: Trials, drift: Drift
+) -> dict[str, Any]:
+    """What atlas.json has under `contrast` and `knobs`; the model as it is answers once for both.
+
+    contrast : representations at the layer that is cut. drift : on harmless test replies.
+    """
+    sides, missing = _sides(run)
+    vectors = [_single(run, contrast, side) for side in sides]
+    arms = [Projection(vector[None]) for vector in vectors]
+    count = min(run.config.candidates, len(directions))
+    cells = [Projection(directions.vectors[[rank]]) for rank in range(count) if count > 1]
+    single = Projection(contrast.single[contrast.layer][None])
+    alone = [single, *cells] if cells else []
+    with progress("controls", len(_KINDS) + len(arms) + len(alone)) as advance:
+        refused: dict[str, Floats] = {}
+        for kind, prompts in _test_prompts(run).items():
+            asked = arms if kind == "harmless" else [*arms, *alone]
+            if prompts:
+                refused[kind] = trials.refusals(asked, prompts)
+            advance(1)
+        kl = []
+        for projection in (*arms, *alone):
+            kl.append(drift.under(projection))
+            advance(1)
+    n = 1 + len(arms)
+    of_arms = {kind: rows[:n] for kind, rows in refused.items()}
+    of_cells = {kind: rows[[0, *range(n, len(rows))]] for kind, rows in refused.items()}
+    tokens, seed = {"tokens": trials.refusal_tokens}, run.config.seed
+    return {
+        "contrast": {**tokens, **_contrast(sides, vectors, of_arms, kl, missing, seed)},
+        "knobs": {**tokens, **_knobs(of_cells, kl[len(arms) :], seed)} if cells else None,
+    }
+
+
+def _test_prompts(run: Run) -> dict[str, list[str]]:
+    kinds = (run.prompts.positive, run.prompts.negative, run.prompts.borderline)
+    return {
+        kind: texts(spread(prompts["test"], _PROMPTS))
+        for kind, prompts in zip(_KINDS, kinds, strict=True)
+    }
+
+
+def _sides(run: Run) -> tuple[list[Side], list[str]]:
+    """The harmless sides, and why others are missing; none where fewer than two are left."""
+    prompts, missing = run.prompts, []
+    sides, lacking = contrast_sides(
+        prompts.positive["train"], prompts.negative["train"], run.config.seed
+    )
+    if lacking:
+        missing.append(lacking)
+    if run.config.behaviour is not None:
+        sides = [side for side in sides if side.harmless is not None]
+        missing.append(
+            "the general prompts are harmless ones, and may or may not show the behaviour that is "
+            "studied here: they are left out"
+        )
+    return (sides if len(sides) > 1 else []), missing
+
+
+def _single(run: Run, contrast: Contrast, side: Side) -> Tensor:
+    """(d,) SD with a side's prompts as the harmless ones."""
+    harmful = contrast.harmful[list(side.harmful)]
+    if side.harmless is not None:
+        return mean_difference(harmful, contrast.harmless[list(side.harmless)])
+    prompts = spread(general_prompts(), side.size)
+    size = run.config.batch_size
+    return mean_difference(
+        harmful, residual_stream(run.lm, prompts, [contrast.layer], batch_size=size)[:, 0]
+    )
+
+
+def _contrast(
+    sides: Sequence[Side],
+    vectors: Sequence[Tensor],
+    refused: dict[str, Floats],
+    kl: Sequence[float],
+    missing: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    """A row a side; whether they differ, and whether the first does anything, on harmful prompts.
+
+    refused : (1 + s, n) of each kind, of the model as it is first.
+    """
+    if not sides:
+        return {"sides": [], "missing": list(missing)}
+    cosines = cosine_matrix(np.stack([vector.double().numpy() for vector in vectors]))[0]
+    known = _answered(refused["harmful"])
+    q, p = cochran_q(known[1:], seed=seed)
+    return {
+        "sides": [
+            {
+                "side": side.name,
+                "n_harmful": len(side.harmful),
+                "n_harmless": min(side.size, len(general_prompts()))
+                if side.harmless is None
+                else len(side.harmless),
+                "cosine": round(float(cosine), 4),
+                **_rates(refused, row),
+                "kl": kl[row - 1],
+            }
+            for row, (side, cosine) in enumerate(zip(sides, cosines, strict=True), start=1)
+        ],
+        "base": _rates(refused, 0),
+        "differ": {"q": q, "p": p, "n": known.shape[1]},
+        "effect": {"p": _mcnemar(known[0], known[1])},
+        "missing": list(missing),
+    }
+
+
+def _knobs(refused: dict[str, Floats], kl: Sequence[float], seed: int) -> dict[str, Any]:
+    """What ablating SD, and each direction alone, does: rows of the model as it is, SD, cells."""
+    kinds = [kind for kind in ("harmful", "borderline") if kind in refused]
+    known = {kind: _answered(refused[kind])[2:] for kind in kinds}
+    one_knob = None
+    if len(known) > 1:
+        one_knob = one_knob_test(known["harmful"], known["borderline"], seed=seed)
+    rows = [{**_rates(refused, row), "kl": drift} for row, drift in enumerate((0.0, *kl))]
+    return {
+        "base": rows[0],
+        "sd": rows[1],
+        "cells": [{"rank": rank, **row} for rank, row in enumerate(rows[2:])],
+        "differ": {
+            kind: dict(zip(("q", "p"), cochran_q(outcomes, seed=seed), strict=True))
+            | {"n": outcomes.shape[1]}
+            for kind, outcomes in known.items()
+        },
+        "one_knob": one_knob,
+    }
+
+
+def _rates(refused: dict[str, Floats], row: int) -> dict[str, Any]:
+    """Refusal of each kind that was asked, with its interval; missing verdicts do not count."""
+    rates = {}
+    for kind, name in _KINDS.items():
+        if kind in refused and row < len(refused[kind]):
+            given = refused[kind][row][~np.isnan(refused[kind][row])]
+            rates[name] = asdict(wilson(int(given.sum()), len(given)))
+    return rates
+
+
+def _answered(refused: Floats) -> NDArray[np.bool_]:
+    """The prompts that have a verdict in every row."""
+    return refused[:, ~np.isnan(refused).any(axis=0)].astype(bool)
+
+
+def _mcnemar(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return mcnemar(int((one & ~other).sum()), int((other & ~one).sum()))

@@ -1,0 +1,193 @@
+"""Each method makes the directions that it says, against dense algebra and scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.vq import kmeans2
+from sklearn.decomposition import PCA
+
+from somatlas import InputError, Projection
+from somatlas.directions.methods import FLOORS, METHODS, Contrast
+from somatlas.numerics.geometry import principal_angles
+from somatlas.runs.settings import DRAWN, Config, Method
+
+N, D = 120, 24
+
+
+@pytest.fixture(scope="module")
+def contrast() -> Contrast:
+    """Three categories of harmful vectors around a common shift from the harmless ones."""
+    rng = np.random.default_rng(0)
+    categories = [f"c{i % 3}" for i in range(N)]
+    centres = 2 * rng.normal(size=(3, D)) + 4 * rng.normal(size=D)
+    harmful = torch.from_numpy(centres[np.arange(N) % 3] + rng.normal(size=(N, D))).float()
+    harmless = torch.from_numpy(rng.normal(size=(90, D))).float()
+    single = {i: torch.randn(D, generator=torch.Generator().manual_seed(i)) for i in (2, 4, 5, 9)}
+    single[5] = harmful.mean(0) - harmless.mean(0)
+    return Contrast(harmful, harmless, categories, single, layer=5, count=6, seed=0)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if "leace" not in n])
+def test_directions_are_finite_distinct_and_repeatable(name: str, contrast: Contrast) -> None:
+    one, again = METHODS[name](contrast), METHODS[name](contrast)
+    assert torch.equal(one.vectors, again.vectors)
+    assert one.vectors.shape[1] == D
+    assert len(one) <= contrast.count
+    assert len(one.neurons) == len(one.hits) == len(one)
+    Projection(one.vectors)
+
+
+@pytest.mark.parametrize("name", sorted(set(DRAWN) - {"som"}))
+def test_what_is_drawn_is_drawn_by_the_seed(name: str, contrast: Contrast) -> None:
+    other = METHODS[name](replace(contrast, seed=1))
+    assert not torch.equal(other.vectors[:3], METHODS[name](contrast).vectors[:3])
+
+
+def test_every_method_has_a_name_in_the_settings_and_floors_are_methods() -> None:
+    assert {"som", *METHODS} == set(get_args(Method))
+    assert FLOORS.keys() < METHODS.keys()
+    assert set(FLOORS) <= set(DRAWN)
+
+
+def test_points_are_harmful_representations_minus_the_mean_none_twice(contrast: Contrast) -> None:
+    rows = (contrast.harmful.double() - contrast.harmless.double().mean(0)).float()
+    found = METHODS["points"](contrast).vectors
+    places = [int((rows == vector).all(dim=1).nonzero()) for vector in found]
+    assert len(set(places)) == contrast.count
+    every = METHODS["points"](replace(contrast, count=2 * N)).vectors
+    assert torch.equal(every.sort(dim=0).values, rows.sort(dim=0).values)
+
+
+def test_shifted_has_the_mean_and_the_covariance_of_the_cloud(contrast: Contrast) -> None:
+    """Each moment of 40,000 draws within five standard errors of numpy's of the cloud."""
+    n = 40_000
+    drawn = METHODS["shifted"](replace(contrast, count=n)).vectors.double().numpy()
+    cloud = contrast.harmful.double().numpy()
+    mean = cloud.mean(0) - contrast.harmless.double().numpy().mean(0)
+    covariance = np.cov(cloud, rowvar=False)
+    variances = np.diag(covariance)
+    assert (np.abs(drawn.mean(0) - mean) < 5 * np.sqrt(variances / n)).all()
+    error = np.sqrt((np.outer(variances, variances) + covariance**2) / n)  # of a Gaussian's
+    assert (np.abs(np.cov(drawn, rowvar=False) - covariance) < 5 * error).all()
+
+
+@pytest.mark.parametrize("count", [6, 7, N, 2 * N])
+def test_a_random_partition_has_parts_alike_in_size_that_average_to_sd(
+    count: int, contrast: Contrast
+) -> None:
+    found = METHODS["partition"](replace(contrast, count=count))
+    assert len(found) == min(count, N)
+    assert int(found.hits.sum()) == N
+    assert int(found.hits.max() - found.hits.min()) <= 1
+    average = (found.hits[:, None] * found.vectors.double()).sum(0) / N
+    mean = contrast.harmful.double().mean(0) - contrast.harmless.double().mean(0)
+    torch.testing.assert_close(average, mean, atol=1e-5, rtol=0)
+    if count == N:  # each part is one prompt
+        points = METHODS["points"](replace(contrast, count=N)).vectors
+        torch.testing.assert_close(found.vectors.sort(0).values, points.sort(0).values)
+
+
+def test_sd_is_the_mean_difference(contrast: Contrast) -> None:
+    assert torch.equal(METHODS["sd"](contrast).vectors[0], contrast.single[5])
+
+
+def test_the_nearest_layers_come_first(contrast: Contrast) -> None:
+    vectors = METHODS["layers"](contrast).vectors
+    for row, layer in zip(vectors, (5, 4, 2, 9), strict=True):
+        assert torch.equal(row, contrast.single[layer])
+
+
+def test_principal_axes_are_those_of_the_uncentred_cloud(contrast: Contrast) -> None:
+    """PCA of the cloud and its mirror image has mean zero: the same axes."""
+    shifted = contrast.shifted
+    reference = PCA(6).fit(np.concatenate([shifted, -shifted])).components_
+    axes = METHODS["pca"](contrast).vectors.double().numpy()
+    np.testing.assert_allclose(np.abs((axes * reference).sum(axis=1)), 1, atol=1e-5)
+
+
+def test_random_covariance_directions_lie_in_the_span_of_the_data(contrast: Contrast) -> None:
+    flat = contrast.harmful.clone()
+    flat[:, 7:] = 0
+    vectors = METHODS["covariance"](replace(contrast, harmful=flat)).vectors
+    assert float(vectors[:, 7:].abs().max()) < 1e-6
+
+
+def test_kmeans_finds_the_centres_of_clusters_most_prompts_first(contrast: Contrast) -> None:
+    found = METHODS["kmeans"](replace(contrast, count=3))
+    assert sorted(found.hits.tolist(), reverse=True) == found.hits.tolist()
+    assert int(found.hits.sum()) == N
+    means = torch.stack([contrast.harmful[i::3].mean(0) for i in range(3)])
+    true = (means - contrast.harmless.mean(0)).double().numpy()
+    assert principal_angles(found.vectors.double().numpy(), true).max() < 10
+
+
+def test_leace_hides_the_categories_from_their_means(contrast: Contrast) -> None:
+    pytest.importorskip("concept_erasure")
+    found = METHODS["leace"](contrast)
+    assert len(found) == 3
+    means = [contrast.harmful[i::3].mean(0) for i in range(3)]
+    differences = torch.stack([m - contrast.harmless.mean(0) for m in means]).double()
+    assert principal_angles(found.vectors.double().numpy(), differences.numpy()).max() < 1
+
+
+def test_binary_leace_is_the_closed_form_of_one_label_whose_span_is_sd(contrast: Contrast) -> None:
+    """P = I - s (S^-1 s)^T / (s^T S^-1 s), s the covariance of vectors and label, S of vectors."""
+    concept_erasure = pytest.importorskip("concept_erasure")
+    both = torch.cat([contrast.harmful, contrast.harmless]).double().numpy()
+    label = np.repeat([1.0, 0.0], [len(contrast.harmful), len(contrast.harmless)])
+    s = (both - both.mean(0)).T @ (label - label.mean()) / (len(both) - 1)
+    read = np.linalg.solve(np.cov(both, rowvar=False), s)
+    closed = np.eye(D) - np.outer(s, read) / (s @ read)
+    theirs = concept_erasure.LeaceEraser.fit(
+        torch.from_numpy(both), torch.from_numpy(label)[:, None], shrinkage=False
+    )
+    np.testing.assert_allclose(theirs.P.numpy(), closed, atol=1e-8)
+    found = METHODS["leace-binary"](contrast)
+    assert len(found) == 1
+    written = np.linalg.svd(np.eye(D) - closed)[0][:, :1].T  # what the closed form takes away
+    assert principal_angles(found.vectors.double().numpy(), written).max() < 1e-3
+    assert principal_angles(found.vectors.double().numpy(), contrast.single[5][None]).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["leace", "leace-binary"])
+def test_leace_without_its_package(
+    name: str, contrast: Contrast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "concept_erasure", None)
+    with pytest.raises(InputError, match=rf"method '{name}' needs .* install 'somatlas\[leace\]'"):
+        METHODS[name](contrast)
+
+
+def test_a_draw_is_the_maps_alone_and_only_of_what_is_drawn() -> None:
+    drawn = Config.merged({"method": "points", "draw": 3, "seed": 4})
+    assert (drawn.seed, drawn.map_seed, Config().map_seed) == (4, 7, 0)
+    assert "draw" not in drawn.settings_until("layers")
+    assert drawn.settings_until("map")["draw"] == 3
+    with pytest.raises(InputError, match=r"method 'pca' draws nothing.*leave out --draw"):
+        Config.merged({"method": "pca", "draw": 1})
+
+
+@pytest.mark.parametrize("name", ["sd", "leace-binary"])
+def test_a_method_of_one_direction_takes_k_of_one(name: str) -> None:
+    with pytest.raises(InputError, match=r"makes one direction, of which k = 3.*lower --k to 1"):
+        Config.merged({"method": name})
+    assert Config.merged({"method": name, "k": 1}).k == 1
+    assert Config.merged({"method": name, "ids": (0,)}).ids == (0,)
+
+
+def test_empty_clusters_are_no_news(contrast: Contrast) -> None:
+    """Of three different prompts there are no eight clusters, and scipy would say so."""
+    few = replace(contrast, harmful=contrast.harmful[:3].repeat(4, 1), count=8)
+    with pytest.warns(UserWarning, match="empty"), np.errstate(invalid="ignore"):
+        kmeans2(few.shifted, 8, iter=100, minit="++", seed=np.random.default_rng(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(METHODS["kmeans"](few)) == 3

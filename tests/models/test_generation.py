@@ -1,0 +1,198 @@
+"""Greedy completions against transformers' own generate, one prompt at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from architectures import ARCHITECTURES, language_model
+from judging import ROWS
+from somatlas import Projection
+from somatlas.ablation import RowProjections
+from somatlas.judges import is_refusal, is_settled_refusal
+from somatlas.measures.layer_rule import first_token_log_probabilities
+from somatlas.models.batches import within_memory
+from somatlas.models.generation import generate
+from somatlas.models.language_model import LanguageModel
+from somatlas.representations.extract import residual_stream
+
+PROMPTS = [
+    "Hi",
+    "A much longer prompt that goes on for a while, so that batches need padding",
+    "Where is the station?",
+    "",
+    "Name a river",
+]
+TOKENS = 12
+
+
+def reference_ids(lm: LanguageModel, prompt: str, tokens: int = TOKENS) -> list[int]:
+    """What transformers makes of a single prompt without padding, as token ids."""
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=tokens, eos_token_id=1, pad_token_id=2
+    )
+    ids = torch.tensor([lm.token_ids(prompt)])
+    output: list[int] = lm.model.generate(ids, generation_config=config)[0].tolist()
+    return output[ids.shape[1] :]
+
+
+def reference(lm: LanguageModel, prompt: str, tokens: int = TOKENS) -> str:
+    """The same as text."""
+    ids = reference_ids(lm, prompt, tokens)
+    return lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+@pytest.mark.parametrize("shares_head", [True, False])
+def test_batches_generate_what_transformers_does(
+    tiny: LanguageModel, batch_size: int, shares_head: bool
+) -> None:
+    lm = replace(tiny, shares_head=shares_head)
+    assert tiny.shares_head
+    replies = generate(lm, PROMPTS, max_new_tokens=TOKENS, batch_size=batch_size)
+    assert replies == [reference(tiny, prompt) for prompt in PROMPTS]
+    assert len(set(replies)) > 1
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_generates_what_transformers_does(name: str) -> None:
+    lm = language_model(name)
+    replies = generate(lm, PROMPTS, max_new_tokens=6, batch_size=8)
+    assert replies == [reference(lm, prompt, 6) for prompt in PROMPTS]
+
+
+def test_most_architectures_share_the_head_of_their_prompts() -> None:
+    """Those that do not have recurrent mixers, whose state is no cache of keys, sparse attention,
+    whose cache holds more than keys, or, MPT, biases by a token's place in the row."""
+    without = {name for name in ARCHITECTURES if not language_model(name).shares_head}
+    assert without == {
+        *("Bailing-Hybrid", "Bamba", "Falcon-H1", "Falcon-Mamba", "Granite-MoE-Hybrid", "Jamba"),
+        *("LFM2", "LFM3", "MPT", "Mamba", "Mamba2", "MiniMax", "OLMo-Hybrid", "Qwen3-Next"),
+        *("Qwen3.5", "Qwen3.5 (image-text)", "Qwen3.5-MoE", "RecurrentGemma", "xLSTM"),
+        *("Inkling", "Kimi-Linear", "LFM2-MoE", "Lara-Mini", "Nemotron-H"),
+        *("AX-K2", "DeepSeek-V3.2", "GLM-5", "MiniMax-M3", "Mistral-Large4", "dots3-note"),
+    }
+
+
+def test_rows_that_have_ended_change_nothing_for_the_others(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = {p: reference_ids(tiny, p) for p in PROMPTS}
+    stop = ids[PROMPTS[1]][2]
+    monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", [1, stop])
+    replies = generate(tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=8)
+    lengths = set()
+    for prompt, reply in zip(PROMPTS, replies, strict=True):
+        end = ids[prompt].index(stop) if stop in ids[prompt] else TOKENS
+        lengths.add(end)
+        assert reply.ended is (len(ids[prompt][:end]) < TOKENS)
+        assert reply == tiny.tokenizer.decode(ids[prompt][:end], skip_special_tokens=True).strip()
+    assert len(lengths) > 1
+
+
+def test_ablations_side_by_side_equal_one_after_another(tiny: LanguageModel) -> None:
+    """Of unequal rank, in one batch and in several, rows ending early in between."""
+    generator = torch.Generator().manual_seed(0)
+    projections = [Projection(torch.randn(k, tiny.d_model, generator=generator)) for k in (1, 3, 2)]
+    for batch_size in (4, 64):
+        rows = RowProjections(projections)
+        with tiny.ablate(rows):
+            together = generate(
+                tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=batch_size, ablations=rows
+            )
+        alone = []
+        for projection in projections:
+            with tiny.ablate(projection):
+                alone += [reference(tiny, prompt) for prompt in PROMPTS]
+        assert together == alone
+    assert len(set(alone)) > len(PROMPTS)
+
+
+def test_a_row_that_the_watch_names_ends_there_and_no_other(tiny: LanguageModel) -> None:
+    whole = generate(tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=8)
+    asked: list[Mapping[int, str]] = []
+
+    def watch(texts: Mapping[int, str]) -> list[int]:
+        asked.append(texts)
+        return [2] if 2 in texts else []
+
+    replies = generate(tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=8, watch=watch)
+    assert [2 in texts for texts in asked] == [True] + [False] * (len(asked) - 1)
+    assert len(asked) > 1
+    for row, (got, expected) in enumerate(zip(replies, whole, strict=True)):
+        assert got == expected if row != 2 else expected.startswith(got) and got != expected
+
+
+def test_a_refusal_that_is_settled_stays_one_whatever_follows() -> None:
+    """Over all beginnings of the labelled replies; and most refusals are settled early."""
+    early = total = 0
+    for row in ROWS:
+        reply = row["reply"]
+        settled = [end for end in range(len(reply)) if is_settled_refusal(reply[:end])]
+        assert not settled or is_refusal(reply), reply
+        if is_refusal(reply):
+            total += 1
+            early += bool(settled)
+    assert early > 0.8 * total > 20
+    assert not is_settled_refusal("No,")
+    assert not is_refusal("No, problem")
+
+
+@pytest.mark.parametrize("shares_head", [True, False])
+def test_first_tokens_are_those_of_single_prompts(tiny: LanguageModel, shares_head: bool) -> None:
+    lm = replace(tiny, shares_head=shares_head)
+    log_p = first_token_log_probabilities(lm, PROMPTS, 3)
+    for row, prompt in enumerate(PROMPTS):
+        logits = tiny.model(torch.tensor([tiny.token_ids(prompt)])).logits[0, -1]
+        torch.testing.assert_close(log_p[row], logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_batch_too_large_for_the_memory_is_halved(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Replies, representations and log p are the same, and later batches are dealt smaller."""
+    prompts = [f"{'word ' * i}end" for i in range(9)]
+    expected = generate(tiny, prompts, max_new_tokens=5, batch_size=8)
+    vectors = residual_stream(tiny, prompts, [0, 2], batch_size=8)
+    forward, sizes = type(tiny.model.get_decoder()).forward, []
+
+    def small(self: Any, *args: Any, **inputs: Any) -> Any:
+        rows = len(inputs["input_ids"])
+        sizes.append(rows)
+        if rows > most:
+            raise torch.OutOfMemoryError("CUDA out of memory: tried to allocate much")
+        return forward(self, *args, **inputs)
+
+    monkeypatch.setattr(type(tiny.model.get_decoder()), "forward", small)
+    assert generate(tiny, prompts, max_new_tokens=5, batch_size=8) == expected
+    failed = [rows for rows in sizes if rows > most]
+    assert failed == [rows for rows in (8, 4, 2) if rows > most]
+    torch.testing.assert_close(residual_stream(tiny, prompts, [0, 2], batch_size=8), vectors)
+    if most == 1:
+        return  # the head of two lanes is two rows
+    projections = RowProjections([Projection(torch.eye(32)[:2]), Projection(torch.eye(32)[3:5])])
+    with tiny.ablate(projections):
+        lanes = generate(tiny, prompts, max_new_tokens=5, batch_size=8, ablations=projections)
+    monkeypatch.undo()
+    with tiny.ablate(projections):
+        assert lanes == generate(
+            tiny, prompts, max_new_tokens=5, batch_size=8, ablations=projections
+        )
+
+
+def test_a_single_row_too_large_for_the_memory_is_an_error(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    batches = tiny.batches(["Hi", "Ho"], 2)
+    monkeypatch.setattr(type(tiny.model.get_decoder()), "forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(next(batches), lambda batch: [tiny.model(**batch.inputs)])
