@@ -1,0 +1,27 @@
+"""The stages of a run, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from somatlas.runs.settings import Stage
+from somatlas.runs.folder import Run
+from somatlas.runs.stages.ablate_stage import ablate_stage
+from somatlas.runs.stages.atlas_stage import atlas_stage
+from somatlas.runs.stages.cost_stage import cost_stage
+from somatlas.runs.stages.judge_stage import judge_stage
+from somatlas.runs.stages.layers_stage import layers_stage
+from somatlas.runs.stages.map_stage import map_stage
+from somatlas.runs.stages.represent_stage import represent_stage
+from somatlas.runs.stages.search_stage import search_stage
+
+WORK: Mapping[Stage, Callable[[Run], None]] = {
+    "represent": represent_stage,
+    "layers": layers_stage,
+    "map": map_stage,
+    "search": search_stage,
+    "ablate": ablate_stage,
+    "judge": judge_stage,
+    "cost": cost_stage,
+    "atlas": atlas_stage,
+}
