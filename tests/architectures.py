@@ -41,6 +41,9 @@ _LATENT = {  # DeepSeek's attention
 }
 _ROUTED = {**_EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 2, "topk_group": 1}
 _DENSE_FIRST = {"first_k_dense_replace": 1}
+# DeepSeek's sparse attention, which keeps more tokens than a prompt has (2048 in the real ones).
+_INDEXED = {"index_topk": 512, "index_head_dim": 8, "index_n_heads": 2}
+_MROPE = {"rope_theta": 1e4, "rope_type": "default", "mrope_section": [2, 1, 1]}
 _DELTA = {  # Qwen3-Next's linear attention
     **_HEADS,
     "num_hidden_layers": 4,
@@ -133,13 +136,7 @@ ARCHITECTURES |= {
     "Qwen3.5 (image-text)": ("Qwen3_5Config", _DELTA),
     "Qwen2.5-VL": (
         "Qwen2_5_VLConfig",
-        {
-            "rope_parameters": {
-                "rope_theta": 1e4,
-                "rope_type": "default",
-                "mrope_section": [2, 1, 1],
-            }
-        },
+        {"rope_parameters": _MROPE},
     ),
     "Qwen2-MoE": (
         "Qwen2MoeConfig",
@@ -268,6 +265,125 @@ ARCHITECTURES |= {
     "Kolibri": ("Kolibri1Config", {**_EXPERTS, **_WINDOW, "num_experts": 4}),
     "Beam": ("BeamConfig", _HEADS),
     "Flint": ("FlintConfig", {**_EXPERTS, **_WINDOW, "num_experts": 4}),
+    "AX-K1": ("AXK1Config", {**_LATENT, **_ROUTED}),
+    "AX-K2": (
+        "AXK2Config",
+        {**_LATENT, **_ROUTED, **_INDEXED, "head_dim": 4, "gated_norm_rank": 4},
+    ),
+    "DeepSeek-V3.2": (
+        "DeepseekV32Config",
+        {**_LATENT, **_ROUTED, **_DENSE_FIRST, **_INDEXED, "head_dim": 4},
+    ),
+    "GLM-5": (
+        "GlmMoeDsaConfig",
+        {**_LATENT, **_ROUTED, **_DENSE_FIRST, **_INDEXED, "head_dim": 4},
+    ),
+    "Kimi-Linear": (
+        "KimiLinearConfig",
+        {
+            **_LATENT,
+            **_ROUTED,
+            **{"q_lora_rank": None, "num_local_experts": 4},
+            **{"linear_head_dim": 8, "linear_num_heads": 4},
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        },
+    ),
+    "LFM2-MoE": (
+        "Lfm2MoeConfig",
+        {
+            **_EXPERTS,
+            **{"num_experts": 4, "num_dense_layers": 1},
+            "layer_types": ["conv", "full_attention", "conv"],
+        },
+    ),
+    "Inkling": (
+        "InklingTextConfig",
+        {
+            **_EXPERTS,
+            **_HEADS,
+            **{"swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8},
+            **{"sliding_window_size": 8, "d_rel": 4, "rel_extent": 16, "n_routed_experts": 4},
+        },
+    ),
+    "Nemotron-H": (
+        "NemotronHConfig",
+        {
+            **_EXPERTS,
+            **_HEADS,
+            **{"ssm_state_size": 8, "mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1},
+            **{"chunk_size": 16, "n_routed_experts": 4, "moe_shared_expert_intermediate_size": 16},
+            "layers_block_type": ["mamba", "attention", "moe"],
+        },
+    ),
+    "Step-3.7": (
+        "Step3p7Config",
+        {
+            **_EXPERTS,
+            **_WINDOW,
+            **{"num_local_experts": 4, "n_routed_experts": 4, "share_expert_dim": 16},
+        },
+    ),
+    "GLM4V": ("Glm4vConfig", {"rope_parameters": _MROPE}),
+    "Mistral-Large4": (
+        "MistralLarge4Config",
+        {**_LATENT, **_ROUTED, **_INDEXED, "head_dim": 4},
+    ),
+    "Cohere2-MoE": ("Cohere2MoeConfig", {**_WINDOW, "num_experts": 4, "num_experts_per_tok": 2}),
+    "Apertus-1.5": ("Apertus1p5TextConfig", {}),
+    "DBRX": (
+        "DbrxConfig",
+        {
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+            "ffn_config": {
+                **{"ffn_hidden_size": 16, "hidden_size": 32},
+                **{"moe_num_experts": 4, "moe_top_k": 2},
+            },
+        },
+    ),
+    "dots3-note": (
+        "Dots3NoteTextConfig",
+        {
+            **_LATENT,
+            **_ROUTED,
+            **_INDEXED,
+            **_WINDOW,
+            **{"n_group": 1, "shared_experts_intermediate_size": 16},
+        },
+    ),
+    "Granite-MoE-SWA": (
+        "GraniteMoeSWAConfig",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
+    ),
+    "Granite-MoE-Shared": (
+        "GraniteMoeSharedConfig",
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 16},
+    ),
+    "Lara-Mini": (
+        "LaraMiniConfig",
+        {
+            **_EXPERTS,
+            **_WINDOW,
+            **_DELTA,
+            **{"num_experts": 4, "shared_expert_intermediate_size": 16},
+        },
+    ),
+    "MiniMax-M3": (
+        "MiniMaxM3VLTextConfig",
+        {
+            **_HEADS,
+            **{"num_experts_per_tok": 2, "num_local_experts": 4, "rotary_dim": 4},
+            **{"dense_intermediate_size": 48, "shared_intermediate_size": 16},
+            **{"index_n_heads": 2, "index_head_dim": 8},
+            **{"index_block_size": 8, "index_topk_blocks": 2},
+            "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"],
+        },
+    ),
+    "Qwen2-VL": ("Qwen2VLConfig", {"rope_parameters": _MROPE}),
+    "Qwen3-VL": ("Qwen3VLConfig", {**_HEADS, "rope_parameters": _MROPE}),
+    "Qwen3-VL-MoE": (
+        "Qwen3VLMoeConfig",
+        {**_EXPERTS, **_HEADS, "num_experts": 4, "rope_parameters": _MROPE},
+    ),
 }
 
 

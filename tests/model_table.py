@@ -24,11 +24,14 @@ prints the account of yours. The table is written by `python tests/model_table.p
 models, one an architecture, and a test compares it with what they say. For each of them the tests
 show: the account adds up to 1e-5; hooks and edited weights give the same logits to 1e-4; a
 left-padded batch gives what single prompts give; with `--site residual` nothing along the
-directions is left in the residual stream, nor in what the norms inside a block read of it.
+directions is left in the residual stream, nor in what the norms inside a block read of it. Rows so
+long that sparse attention leaves tokens out (DeepSeek-V3.2, GLM-5, MiniMax-M3) or that positions
+are stretched (LongRoPE) share a batch with rows of the same length alone: padding changes them.
 
 Refused, each in a sentence: streams that are not one vector a token (Gemma 3n, DeepSeek-V4,
-Hunyuan-V4, Qwen4-Exp), blocks that are run several times (HRM, Dory), residuals with a gain of
-their own for each channel (Doge).
+Hunyuan-V4, Qwen4-Exp), blocks that are run several times (HRM, Dory) or hold two of each part
+(LongCat-Flash), residuals with a gain of their own for each channel (Doge, Zaya), parts that write
+to other parts but not to the stream (Zamba, Zamba2), and Inkling 2, whose blocks do not add up.
 
 "norm" after a part: what it writes passes a norm before it is added. The paper ablates before that
 norm, so something comes back; a run measures it ("leak"). `--site residual` ablates after it, by

@@ -67,13 +67,15 @@ def test_every_architecture_generates_what_transformers_does(name: str) -> None:
 
 
 def test_most_architectures_share_the_head_of_their_prompts() -> None:
-    """Those that do not have recurrent mixers, whose state is no cache of keys, or, MPT, biases by
-    a token's place in the row."""
+    """Those that do not have recurrent mixers, whose state is no cache of keys, sparse attention,
+    whose cache holds more than keys, or, MPT, biases by a token's place in the row."""
     without = {name for name in ARCHITECTURES if not language_model(name).shares_head}
     assert without == {
         *("Bailing-Hybrid", "Bamba", "Falcon-H1", "Falcon-Mamba", "Granite-MoE-Hybrid", "Jamba"),
         *("LFM2", "LFM3", "MPT", "Mamba", "Mamba2", "MiniMax", "OLMo-Hybrid", "Qwen3-Next"),
         *("Qwen3.5", "Qwen3.5 (image-text)", "Qwen3.5-MoE", "RecurrentGemma", "xLSTM"),
+        *("Inkling", "Kimi-Linear", "LFM2-MoE", "Lara-Mini", "Nemotron-H"),
+        *("AX-K2", "DeepSeek-V3.2", "GLM-5", "MiniMax-M3", "Mistral-Large4", "dots3-note"),
     }
 
 

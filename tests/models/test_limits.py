@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AddedToken
 
-from architectures import language_model
+from architectures import ARCHITECTURES, USUAL, language_model
 from command import Command
 from conftest import save_tiny, tiny_tokenizer
 from somatlas import InputError
@@ -97,3 +98,67 @@ def test_a_tensor_of_another_shape_is_one_sentence(command: Command, tmp_path: P
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     message = command.fails("doctor", folder)
     assert "has the shape 32x60, 32x64 is wanted" in message
+
+
+_LONG_ROPE = {
+    "original_max_position_embeddings": 30,
+    "rope_parameters": {
+        **{"rope_type": "longrope", "rope_theta": 1e4},
+        **{"short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
+    },
+}
+PROMPTS = [
+    "Hi",
+    "A much longer prompt that goes on for a while",
+    "Where is it?",
+    "Name a river",
+    "",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "length"),
+    [
+        ("DeepSeek-V3.2", {"index_topk": 8}, 8),
+        ("AX-K2", {"index_topk": 8}, 8),
+        ("GLM-5", {"index_topk": 8}, 8),
+        ("dots3-note", {"index_topk": 8}, 8),
+        ("Mistral-Large4", {"index_topk": 8}, 8),
+        ("MiniMax-M3", {"index_block_size": 16}, 16),
+        ("Phi3", _LONG_ROPE, 30),
+    ],
+)
+def test_long_rows_share_no_batch_where_only_short_ones_may(
+    name: str, changes: dict[str, Any], length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short prompts that padding is tried on at load meet no sparsity and no long positions."""
+    kind, usual = ARCHITECTURES[name]
+    monkeypatch.setitem(ARCHITECTURES, name, (kind, {**usual, **changes}))
+    lm = language_model.__wrapped__(name)
+    assert lm.pads
+    assert lm.limits.padded == length
+    unequal = [
+        batch for batch in lm.batches(PROMPTS, 8) if not bool(batch.attention_mask.bool().all())
+    ]
+    assert all(batch.attention_mask.shape[1] <= length for batch in unequal)
+    assert length < 16 or unequal  # short ones still do
+
+    batch = residual_stream(lm, PROMPTS, range(lm.n_layers), batch_size=8)
+    single = residual_stream(lm, PROMPTS, range(lm.n_layers), batch_size=1)
+    torch.testing.assert_close(batch, single, rtol=1e-4, atol=1e-4 * float(single.abs().max()))
+    replies = generate(lm, PROMPTS, max_new_tokens=8, batch_size=8)
+    assert replies == [generate(lm, [p], max_new_tokens=8, batch_size=1)[0] for p in PROMPTS]
+
+
+def test_positions_that_stretch_with_the_longest_text_so_far_have_an_end() -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    config = transformers.LlamaConfig(
+        **USUAL | {"max_position_embeddings": 30}, rope_parameters=rope
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.arange(3, 43)[None]
+    before = model(input_ids=ids[:, :35]).logits
+    model(input_ids=ids)
+    assert not torch.allclose(model(input_ids=ids[:, :35]).logits, before)  # it remembers
+    with pytest.raises(InputError, match="30 positions, too few for a prompt of 31 tokens"):
+        limits_of(model).check("m", [[1] * 31])

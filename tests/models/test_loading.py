@@ -25,7 +25,7 @@ from somatlas import InputError
 from somatlas.exports.edited_model import probe_logits
 from somatlas.models import memory
 from somatlas.models.language_model import LanguageModel
-from somatlas.models.load import load_model
+from somatlas.models.load import load_config, load_model
 from somatlas.models.plain_text import plain_text_loss
 
 
@@ -272,6 +272,8 @@ def test_a_gguf_file_is_a_model(tmp_path: Path, capfd: pytest.CaptureFixture[str
     lm = load_model(str(path))
     assert capfd.readouterr().err == ""
     assert lm.name == "tiny"
+    said = load_config(str(path))
+    assert (said.num_hidden_layers, said.vocab_size) == (lm.n_layers, lm.limits.vocabulary)
     ids = torch.tensor([[5, 9, 30, 7]])
     with torch.no_grad():
         torch.testing.assert_close(

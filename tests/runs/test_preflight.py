@@ -137,3 +137,52 @@ def test_what_was_noted_of_the_prompts_is_said_recorded_and_on_the_page(
 @pytest.mark.parametrize("date", ["today", "2030-13-01", "20300101"])
 def test_a_date_that_is_none(command: Command, tiny_folder: Path, date: str) -> None:
     assert "'date' cannot be" in command.fails("represent", tiny_folder, "--date", date)
+
+
+def test_layers_and_tokens_that_the_model_lacks_are_said_before_it_is_loaded(
+    command: Command, unloaded: None, tiny_folder: Path, tmp_path: Path
+) -> None:
+    flags = ("--layers", "1-7", "--refusal-tokens", "10,261", "--token-position", "-999")
+    message = command.fails("run", tiny_folder, *flags, "--out", tmp_path / "runs")
+    assert "3 things are wrong" in message
+    assert "layer 4 is out of range: tiny has layers 0 to 3" in message
+    assert "refusal token 261 is not in the vocabulary of 261" in message
+    assert "none at position -999" in message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--layer", "4"), "layer 4 is out of range: tiny has layers 0 to 3"),
+        (("--layer", "1", "--layers", "0,2"), "layer 1 is not among --layers"),
+        (("--layers", "3"), "none of the layers kept is among the first 3"),
+        (("--refusal-tokens", "-1"), "refusal token -1 is not in the vocabulary"),
+        (("--token-position", "0"), "all prompts are the same up to token 0"),
+    ],
+)
+@pytest.mark.parametrize("adapter", [False, True])
+def test_each_of_them(
+    command: Command,
+    unloaded: None,
+    tiny_folder: Path,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    words: str,
+    adapter: bool,
+) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({"base_model_name_or_path": str(tiny_folder)}))
+    model = folder if adapter else tiny_folder
+    message = command.fails("run", model, *SMALL, *flags, "--out", tmp_path / "runs")
+    assert message.startswith(f"somatlas: {words}")
+
+
+def test_a_sweep_over_layers_tries_each(
+    command: Command, unloaded: None, tiny_folder: Path, tmp_path: Path
+) -> None:
+    flags = ("--over", "layer=2-5", "--over", "seed=0,1", "--out", tmp_path)
+    message = command.fails("sweep", tiny_folder, *SMALL, *flags)
+    assert "2 things are wrong: (1) layer 4 is out of range" in message

@@ -156,7 +156,7 @@ def score_layers(
             decode=lambda token: str(lm.tokenizer.decode([token])),
         )
     else:
-        tokens = _valid_tokens(refusal_tokens, base_harmful.shape[1])
+        tokens = valid_tokens(refusal_tokens, base_harmful.shape[1])
     base_scores = refusal_scores(base_harmful[: len(harmful)], tokens, epsilon)
     scores = dict(known or {})
     with progress("layers", len(candidates)) as advance:
@@ -191,7 +191,8 @@ def score_layers(
     )
 
 
-def _valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
+def valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
+    """The refusal tokens given; raises InputError where one is beyond the vocabulary."""
     for token in ids:
         if not 0 <= token < vocabulary:
             raise InputError(f"refusal token {token} is not in the vocabulary of {vocabulary}")

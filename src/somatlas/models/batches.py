@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,14 +81,14 @@ def deal(
     suffixes: Sequence[Sequence[int]] | None = None,
     ablations: RowProjections | None = None,
     room: int = 0,
-    pads: bool = True,
+    padded: float = math.inf,
 ) -> Iterator[Batch]:
     """Batches of at most `size` rows, the longest first; the head is computed before the first.
 
     prompts, suffixes : token ids, and those put behind each. ablations : one row for each of them
     and each prompt: row g * len(prompts) + i is prompt i under ablation g, and a batch's rows are
-    assigned before it is yielded. room : tokens to be generated behind each row. pads : whether
-    rows of unequal length may share a batch.
+    assigned before it is yielded. room : tokens to be generated behind each row. padded : rows that
+    are longer, with these, share a batch with rows of their own length alone.
     """
     ids = prompts
     if suffixes is not None:
@@ -95,7 +96,8 @@ def deal(
     lanes = 1 if ablations is None else len(ablations)
     head: list[int] = []
     cache: Cache | None = None
-    if share_head and max(map(len, ids), default=0) + room < _attention_window(model):
+    longest = max(map(len, ids), default=0) + room
+    if share_head and longest < _attention_window(model) and longest <= padded:
         head = common_head(prompts) if len(prompts) > 1 else []
         if ablations is not None:
             ablations.assign(range(lanes))
@@ -121,7 +123,7 @@ def deal(
         start = 0
         while start < len(rows):
             part = rows[start : start + largest]
-            if not pads:
+            if length(part[0]) + room > padded:
                 part = [row for row in part if length(row) == length(part[0])]
             start += len(part)
             yield batch_of(part)

@@ -160,6 +160,15 @@ def checkpoint_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokeni
         raise InputError(_reason(name, error, where)) from None
 
 
+def checkpoint_config(name: str, trust_remote_code: bool) -> PretrainedConfig:
+    """The configuration of a model by name; raises InputError where it cannot be read."""
+    source, where = _where(name, trust_remote_code)
+    try:
+        return AutoConfig.from_pretrained(source, **where)
+    except Exception as error:  # configurations raise what they like
+        raise InputError(_reason(name, error, where)) from None
+
+
 def _where(name: str, trust_remote_code: bool) -> tuple[str, dict[str, Any]]:
     """Folder or hub name, and what else tells transformers where a model is."""
     path = Path(name)

@@ -79,7 +79,7 @@ class LanguageModel:
 
     @cached_property
     def limits(self) -> Limits:
-        """Which token ids and how many tokens it can take in."""
+        """Which token ids and how many tokens it can take in, and how many beside shorter rows."""
         return limits_of(self.model)
 
     @property
@@ -177,7 +177,7 @@ class LanguageModel:
             suffixes=suffixes,
             ablations=ablations,
             room=room,
-            pads=self.pads,
+            padded=self.limits.padded if self.pads else 0,
         )
 
     def logits(self, inputs: Mapping[str, Any], keep: int) -> Tensor:

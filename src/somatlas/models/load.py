@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -22,6 +24,7 @@ from somatlas.models.chat import chat_token_ids, find_format, given_template
 from somatlas.models.checkpoint import (
     Loaded,
     adapter_base,
+    checkpoint_config,
     checkpoint_tokenizer,
     load_checkpoint,
     with_adapter,
@@ -151,6 +154,16 @@ def load_tokenizer(name: str, trust_remote_code: bool = False) -> PreTrainedToke
     if any(Path(name).glob("tokenizer*")):
         return AutoTokenizer.from_pretrained(name)
     return load_tokenizer(base, trust_remote_code)
+
+
+def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The configuration of a model's text part, in a moment; raises InputError as `load_model`."""
+    if name in (*ADAPTERS, BASE):
+        return AutoConfig.from_pretrained(fetch_base())
+    base = _base_here(name)
+    if base is None:
+        return checkpoint_config(name, trust_remote_code).get_text_config()
+    return load_config(base, trust_remote_code)
 
 
 def folder_name(name: str) -> str:

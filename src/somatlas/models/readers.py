@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from somatlas.ablation import Projection, ablated
 from somatlas.models.decoder import stream_input, stream_vectors
 
-_TIMES = (100.0, 1000.0)  # displacements over the size of the embeddings
+# Displacements over the size of the embeddings: some parts put out a hundred times as much.
+_TIMES = (100.0, 1_000.0, 10_000.0)
 _SPREAD = 0.1  # of a reader's values around their median, as a share of it
 _LEAST = 1e-2  # share of the displacement that a reader still sees, where blocks are scaled down
 
@@ -31,10 +33,16 @@ def stream_readers(
     """Block (-1 for what is behind them) and name of every module whose input is the stream.
 
     What a norm puts out follows the displacement too, but is of one size whatever that is: so the
-    stream is displaced twice, by unlike amounts.
+    stream is displaced several times, and the share must be the same for two that follow.
     """
-    small, large = (_followed(decoder, blocks, ids, shape, times) for times in _TIMES)
-    return [r for r, share in large.items() if abs(small.get(r, 0.0) - share) < _SPREAD * share]
+    found = [_followed(decoder, blocks, ids, shape, times) for times in _TIMES]
+    readers = {
+        reader: None
+        for small, large in pairwise(found)
+        for reader, share in large.items()
+        if abs(small.get(reader, 0.0) - share) < _SPREAD * share
+    }
+    return list(readers)
 
 
 def _followed(

@@ -41,7 +41,7 @@ def residual_stream(
 
     Raises InputError for a layer or position out of range, or NaN or infinite values.
     """
-    check_layers(lm, layers)
+    check_layers(lm.name, lm.n_layers, layers)
     vectors = torch.empty(len(prompts), len(layers), lm.d_model)
     rows: list[int] = []
 
@@ -76,12 +76,12 @@ def residual_stream(
     return vectors
 
 
-def check_layers(lm: LanguageModel, layers: Sequence[int]) -> None:
-    """Raise InputError where a layer is not one of the model's."""
+def check_layers(name: str, n_layers: int, layers: Sequence[int]) -> None:
+    """Raise InputError where a layer is not one of the n_layers of the model so named."""
     for layer in layers:
-        if not 0 <= layer < lm.n_layers:
+        if not 0 <= layer < n_layers:
             raise InputError(
-                f"layer {layer} is out of range: {lm.name} has layers 0 to {lm.n_layers - 1}"
+                f"layer {layer} is out of range: {name} has layers 0 to {n_layers - 1}"
             )
 
 

@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.directions.methods import METHODS
 from somatlas.errors import Problems
 from somatlas.evaluation.harness import Harness
 from somatlas.judges.keyword import matcher
 from somatlas.judges.template import template_from_file
-from somatlas.models.chat import check_system, find_format
-from somatlas.models.load import check_device, load_tokenizer
+from somatlas.measures.layer_choice import kept_candidates, valid_tokens
+from somatlas.models.chat import ChatFormat, chat_token_ids, check_system, find_format
+from somatlas.models.load import check_device, load_config, load_tokenizer
 from somatlas.runs.folder import Run, ranks_within
-from somatlas.runs.settings import STAGES, Stage
+from somatlas.runs.settings import STAGES, Config, Stage
 from somatlas.runs.stages.ablate_stage import reply_server, system_prompts
 from somatlas.runs.stages.cost_stage import perplexity_text
-from somatlas.runs.stages.represent_stage import check_grid
+from somatlas.runs.stages.represent_stage import check_asked_layers, check_grid, check_position
 from somatlas.runs.stages.search_stage import check_storage
 
 _WITHOUT_MODEL: tuple[Stage, ...] = ("map",)
 
 
 def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
-    """Try every file, column, template, system prompt, judge, task and storage that the stages to
-    be done read, and raise one InputError that lists all that is wrong. Writes nothing."""
+    """Try every file, column, template, system prompt, layer, token, judge, task and storage that
+    the stages to be done read, and raise one InputError that lists all that is wrong. Writes
+    nothing."""
     problems = Problems()
     with problems.gathered():
         run.prompts  # noqa: B018
@@ -55,18 +59,60 @@ def _model(run: Run) -> None:
         with problems.gathered():
             systems += system_prompts(Path(c.test_systems))
     with problems.gathered():
-        tokenizer = load_tokenizer(c.model, c.trust_remote_code)
-        chat = find_format(
-            tokenizer,
-            c.model,
-            source=c.chat_template,
-            date=c.date,
-            thinking=None if c.thinking is None else c.thinking == "on",
-        )
+        tokenizer, chat = _chat(run)
         for system in systems:
             with problems.gathered():
                 check_system(tokenizer, chat, c.model, system)
     problems.raise_found()
+
+
+def _layers(run: Run) -> None:
+    c = run.config
+    if (c.layers or c.layer is not None) and (n := _count(run, "num_hidden_layers")):
+        check_asked_layers(run, n)
+
+
+def _rule(run: Run) -> None:
+    c = run.config
+    if c.layers is not None and c.layer is None and (n := _count(run, "num_hidden_layers")):
+        kept_candidates(c.layers, n)
+
+
+def _refusal_tokens(run: Run) -> None:
+    if run.config.refusal_tokens is not None and (n := _count(run, "vocab_size")):
+        valid_tokens(run.config.refusal_tokens, n)
+
+
+def _count(run: Run, name: str) -> int | None:
+    """What the model's configuration says; None where it says nothing, or cannot be read, which
+    loading tells."""
+    try:
+        config = load_config(run.config.model, run.config.trust_remote_code)
+    except InputError:
+        return None
+    count = getattr(config, name, None)
+    return count if isinstance(count, int) else None
+
+
+def _position(run: Run) -> None:
+    c = run.config
+    if c.token_position == -1:
+        return
+    tokenizer, chat = _chat(run)
+    thinking = _thinking(c)
+    check_position(run, lambda p: chat_token_ids(tokenizer, p, c.system, thinking, chat))
+
+
+def _chat(run: Run) -> tuple[PreTrainedTokenizerBase, ChatFormat]:
+    c = run.config
+    tokenizer = load_tokenizer(c.model, c.trust_remote_code)
+    return tokenizer, find_format(
+        tokenizer, c.model, source=c.chat_template, date=c.date, thinking=_thinking(c)
+    )
+
+
+def _thinking(config: Config) -> bool | None:
+    return None if config.thinking is None else config.thinking == "on"
 
 
 def _directions(run: Run) -> None:
@@ -107,6 +153,10 @@ def _judge_template(run: Run) -> None:
 _CHECKS: tuple[tuple[tuple[Stage, ...], Callable[[Run], None]], ...] = (
     (tuple(stage for stage in STAGES if stage not in _WITHOUT_MODEL), _model),
     (("represent",), check_grid),
+    (("represent",), _position),
+    (("represent", "layers"), _layers),
+    (("layers",), _rule),
+    (("layers",), _refusal_tokens),
     (("map",), _method),
     (("search",), check_storage),
     (("search", "judge"), _behaviour),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from somatlas.errors import InputError
 from somatlas.models.generation import first_reply_tokens
 from somatlas.models.language_model import ended_at
+from somatlas.models.load import folder_name
 from somatlas.models.prompt_check import check_prompts
 from somatlas.progress import note, progress
 from somatlas.prompts.prompt_set import SPLITS, texts
@@ -28,13 +29,9 @@ def represent_stage(run: Run) -> None:
     if config.layer_data == "paper":
         _ = run.rule_prompts  # what cannot be had is said before anything is computed
     lm = run.lm  # loaded before the progress starts
-    _check_position(run, [*prompts["positive"], *prompts["negative"]])
+    check_position(run, lm.token_ids)
+    check_asked_layers(run, lm.n_layers)
     layers = config.layers or tuple(range(lm.n_layers))
-    check_layers(lm, layers)
-    if config.layer is not None:
-        check_layers(lm, [config.layer])
-        if config.layer not in layers:
-            raise InputError(f"layer {config.layer} is not among --layers, those that are kept")
     run.begin("represent", model=run.model_record())
     _inputs(run).write(run.folder)
     counts = {side: len(prompts[side]) for side in SIDES}
@@ -97,6 +94,17 @@ def check_grid(run: Run) -> None:
         )
 
 
+def check_asked_layers(run: Run, n_layers: int) -> None:
+    """Raise InputError where a layer to be kept or cut is none of n_layers, or the one to be cut is
+    not kept."""
+    layer, layers, name = run.config.layer, run.config.layers, folder_name(run.config.model)
+    check_layers(name, n_layers, layers or ())
+    if layer is not None:
+        check_layers(name, n_layers, [layer])
+        if layers is not None and layer not in layers:
+            raise InputError(f"layer {layer} is not among --layers, those that are kept")
+
+
 def token_read(run: Run, prompts: Sequence[str]) -> dict[str, Any]:
     """What `represent` is told of the token that the run reads.
 
@@ -113,12 +121,13 @@ def _short_replies(run: Run, suffixes: Sequence[Sequence[int]] | None) -> int:
     return sum(len(reply) < (run.config.reply_token or 0) for reply in suffixes or ())
 
 
-def _check_position(run: Run, prompts: Sequence[str]) -> None:
-    """Raise InputError where the token read is not in every prompt, or is the same in all."""
+def check_position(run: Run, token_ids: Callable[[str], list[int]]) -> None:
+    """Raise InputError where the token read is not in every train prompt, or is the same in all."""
     position = run.config.token_position
     if position == -1:
         return
-    if len({tuple(ended_at(run.lm.token_ids(prompt), position)) for prompt in prompts}) == 1:
+    prompts = [*run.prompts.positive["train"], *run.prompts.negative["train"]]
+    if len({tuple(ended_at(token_ids(prompt), position)) for prompt in texts(prompts)}) == 1:
         raise InputError(
             f"all prompts are the same up to token {position}, which the chat template writes: "
             "choose a --token-position behind the request's beginning"
