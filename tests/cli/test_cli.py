@@ -279,7 +279,7 @@ def test_a_search_begun_with_other_settings(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(search, "search", interrupt)
+        patch.setattr(search, "run_trials", interrupt)
         assert command("search", *mapped, "--k", "2").code == 130
     assert "k = 2, not 3" in command.fails("search", *mapped, "--k", "3")
 

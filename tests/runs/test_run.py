@@ -17,11 +17,13 @@ import tomli_w
 
 from command import SMALL, SMALL_STAGES, Command, contents
 from conftest import CHAT_TEMPLATE
+from somatlas.completions import make
 from somatlas.completions.completion import read_completions
 from somatlas.files import read_json, read_tensors
 from somatlas.runs.folder import run_at
 from somatlas.runs.settings import STAGES, Config, read_config_file
 from somatlas.runs.stages.judge_stage import summarise
+from somatlas.searches import trials
 
 FILES = {
     "ablate.json",
@@ -301,10 +303,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C inside the n-th generation: in calibration, in a trial, between test conditions."""
-    from somatlas.runs.stages import ablate_stage as ablate
-    from somatlas.runs.stages import search_stage as search
-
-    generate, calls = search.generate, 0
+    generate, calls = make.generate, 0
 
     def interrupting(*args: Any, **kwargs: Any) -> list[str]:
         nonlocal calls
@@ -315,8 +314,8 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
 
     place = ("--out", whole.parents[1], "--name", "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(search, "generate", interrupting)
-        patch.setattr(ablate, "generate", interrupting)
+        patch.setattr(trials, "generate", interrupting)
+        patch.setattr(make, "generate", interrupting)
         code, _, err = command("run", tiny_folder, *SMALL, *place)
     assert code == 130
     assert "the same command goes on" in err
@@ -333,9 +332,8 @@ def test_replies_are_kept_as_batches_end(
 ) -> None:
     """Cut after two of the three batches of a condition: what they gave is not made again."""
     from somatlas.completions.kept import KeptReplies
-    from somatlas.runs.stages import ablate_stage as ablate
 
-    keep, generate, batches, made = KeptReplies.keep, ablate.generate, 0, []
+    keep, generate, batches, made = KeptReplies.keep, make.generate, 0, []
 
     def interrupting(self: KeptReplies, *args: Any) -> None:
         nonlocal batches
@@ -354,7 +352,7 @@ def test_replies_are_kept_as_batches_end(
         assert command("run", *flags, "--batch-size", "6", "--name", "cut").code == 130
     (growing,) = (whole.parent / ".replies").glob("*.growing.jsonl")
     assert len(growing.read_text().splitlines()) == 12
-    monkeypatch.setattr(ablate, "generate", counting)
+    monkeypatch.setattr(make, "generate", counting)
     assert command("run", *flags, "--batch-size", "6", "--name", "cut").code == 0
     assert made == [6, 18, 18]
     assert not list((whole.parent / ".replies").glob("*.growing.jsonl"))

@@ -16,6 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 import killed_run
 from command import SMALL, SMALL_STAGES, Command, contents, run_offline
 from conftest import save_tiny
+from somatlas.completions import make
 from somatlas.errors import InputError
 from somatlas.files import read_json
 from somatlas.models.load import load_model
@@ -23,6 +24,7 @@ from somatlas.numerics.statistics import crossed_interval, crossed_rate, mean_in
 from somatlas.report.comparison import comparison_text
 from somatlas.runs.folder import model_arguments, run_at
 from somatlas.runs.settings import STAGES, Config
+from somatlas.searches import trials
 from somatlas.sweep.axes import Axis, parse_axes, point_name
 from somatlas.sweep.figure import sweep_figure
 
@@ -178,10 +180,7 @@ def test_an_interrupted_sweep_goes_on_without_its_flags(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Ctrl-C in the n-th generation: of the first point, and of a later one."""
-    from somatlas.runs.stages import ablate_stage as ablate
-    from somatlas.runs.stages import search_stage as search
-
-    generate, calls = search.generate, 0
+    generate, calls = make.generate, 0
 
     def interrupting(*args: Any, **kwargs: Any) -> list[str]:
         nonlocal calls
@@ -191,8 +190,8 @@ def test_an_interrupted_sweep_goes_on_without_its_flags(
         return generate(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(search, "generate", interrupting)
-        patch.setattr(ablate, "generate", interrupting)
+        patch.setattr(trials, "generate", interrupting)
+        patch.setattr(make, "generate", interrupting)
         code, _, err = command("sweep", tiny_folder, *FLAGS, *OVER, "--out", tmp_path)
     assert code == 130, err
     given = () if call == 30 else (*FLAGS, *OVER)  # what the first command said is kept by then
