@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from minisom import MiniSom
 
 from somatlas import SOM, DirectionSet, InputError
 from somatlas.directions.som import SIGMA, fit_all
+from somatlas.files import read_tensors, write_tensors
 from somatlas.runs.settings import Config
 
 
@@ -193,10 +195,60 @@ def test_bad_samples_are_refused(X: np.ndarray, message: str) -> None:
 )
 def test_bad_parameters_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
-        SOM(**options)  # type: ignore[arg-type]
+        SOM(**options).fit(samples(20, 4, 0))  # type: ignore[arg-type]
 
 
 def test_prediction_refuses_vectors_of_another_length() -> None:
     som = SOM(grid=(2, 2), iterations=10).fit(samples(20, 4, 0))
     with pytest.raises(InputError, match="vectors of 4 values"):
         som.predict(samples(3, 5, 0))
+
+
+def test_scikit_learn_clones_a_map_and_its_contract_holds() -> None:
+    from sklearn.base import clone
+
+    X = samples(40, 5, 0)
+    som = SOM(grid=(2, 3), iterations=200, seed=3).fit(X)
+    copy = clone(som)
+    assert copy.get_params() == som.get_params()
+    assert not hasattr(copy, "weights_")
+    np.testing.assert_array_equal(copy.fit_predict(X), som.labels_)
+    distances = np.linalg.norm(X[:, None] - som.weights_[None], axis=2)
+    np.testing.assert_allclose(som.transform(X), distances)
+    np.testing.assert_array_equal(som.transform(X).argmin(axis=1), som.predict(X))
+    assert som.n_features_in_ == 5
+
+
+def test_what_is_asked_before_fit_is_answered_in_a_sentence(tmp_path: Path) -> None:
+    for ask in (
+        lambda som: som.predict(np.ones((2, 3))),
+        lambda som: som.u_matrix(),
+        lambda som: som.save(tmp_path / "m.safetensors"),
+        lambda som: DirectionSet.from_som(som, np.ones(3)),
+    ):
+        with pytest.raises(InputError, match=r"this SOM has no \w+ yet: call fit first"):
+            ask(SOM())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_map_comes_back_from_its_file(tmp_path: Path) -> None:
+    X, path = samples(40, 5, 0), tmp_path / "map.safetensors"
+    som = SOM(grid=(2, 3), topology="rectangular", sigma=0.7, iterations=200, seed=3).fit(X)
+    som.save(path, {"model": "m"})
+    back = SOM.load(path)
+    assert back.get_params() == som.get_params()
+    for name in ("weights_", "hits_", "bmus_", "labels_"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(som, name))
+    np.testing.assert_array_equal(back.fit(X).weights_, som.weights_)
+    tensors, facts = read_tensors(path)
+    assert facts["model"] == "m"
+    kept = {"grid": "2x3", "topology": "rectangular"}  # all that version 0.1.0 wrote
+    write_tensors(path, tensors, kept)
+    old = SOM.load(path)
+    np.testing.assert_array_equal(old.predict(X), som.bmus_)
+    with pytest.raises(InputError, match="sigma must be a number, not None"):
+        old.fit(X)
+    for wrong in ({**kept, "grid": "3x3"}, {**kept, "grid": "x"}, {"grid": "2x3"}):
+        write_tensors(path, tensors, wrong)
+        with pytest.raises(InputError, match=r"map\.safetensors"):
+            SOM.load(path)

@@ -238,6 +238,7 @@ def test_a_run_saves_all_three_and_they_come_back_by_name(
         facts = json.loads(file.metadata()["somatlas"])
     assert facts["ranks ablated"] == " ".join(map(str, ranks))
     assert facts["base model"] == str(tiny_folder)
+    assert (facts["method"], facts["directions"]) == ("som", "SOM directions (arXiv 2511.08379)")
     assert "Intended use" in (tmp_path / "directions.md").read_text()
     again = command("run", tiny_folder, "--out", tmp_path / "runs", "--save-model", places["model"])
     assert again.code == 2
@@ -320,3 +321,27 @@ def test_an_adapter_names_a_base_that_can_be_found(
         path.unlink()
     with pytest.raises(InputError, match="which is not here"):
         load_tokenizer(str(tmp_path / "a"))
+
+
+def test_an_export_says_what_made_its_directions(whole: Path) -> None:
+    """What the file of directions says counts, not the run's settings, which may name a method."""
+    from somatlas.directions.direction_set import Origin
+    from somatlas.runs.folder import run_at
+    from somatlas.runs.run_exports import save_exports
+
+    run = run_at(whole)
+    vectors = DirectionSet.load(run.path("directions.safetensors")).vectors
+    for method, said in (
+        ("kmeans", "k-means centroids"),
+        ("elsewhere", "elsewhere"),
+        ("", "not say"),
+    ):
+        given = whole / f"given{method}.safetensors"
+        DirectionSet.of_vectors(vectors, Origin(method)).save(given)
+        run.config = run.config.model_copy(update={"directions": str(given), "ids": (0, 1)})
+        saved = whole / f"saved{method}.safetensors"
+        save_exports(run, {"save_directions": saved})
+        card = saved.with_suffix(".md").read_text()
+        assert said in card
+        assert "SOM" not in card.split("## Measured")[0]
+        assert DirectionSet.load(saved).origin.method == method
