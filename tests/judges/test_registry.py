@@ -12,8 +12,7 @@ import pytest
 
 from command import Command
 from somatlas import InputError
-from somatlas.evaluation.evaluation import read_jsonl
-from somatlas.files import read_json
+from somatlas.files import read_json, read_jsonl
 from somatlas.judges import Coherent, Verdict
 from somatlas.judges.registry import Judges, built_in_kinds, find_kind, judge_forms
 from somatlas.runs.settings import Config
@@ -186,7 +185,9 @@ def test_two_packages_that_claim_one_name_are_both_named(install: Install) -> No
         "judges.registry",
         "evaluation.agreement",
         "evaluation.evaluation",
+        "evaluation.evidence",
         "evaluation.labels",
+        "evaluation.verdicts",
         "evaluation.pooling",
         "numerics.statistics",
         "prompts",

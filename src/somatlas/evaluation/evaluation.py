@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from somatlas.evaluation.effects import Effects
 from somatlas.evaluation.evidence import evidence
 from somatlas.evaluation.rates import answers_that_count, condition_rates
 from somatlas.evaluation.verdicts import VerdictRow, by_condition
 from somatlas.records import Record
+
+if TYPE_CHECKING:  # who reads an evaluation needs no torch
+    from somatlas.evaluation.effects import Effects
 
 
 class Evaluation(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from somatlas.completions.completion import Completion
 from somatlas.errors import InputError
@@ -13,9 +13,11 @@ from somatlas.files import read_jsonl, write_jsonl
 from somatlas.judges.registry import check_missing
 from somatlas.judges.repetition import repetition
 from somatlas.judges.verdict import Judge, Judgement
-from somatlas.models.language_model import LanguageModel
 from somatlas.progress import progress
 from somatlas.prompts.prompt_set import prompt_id
+
+if TYPE_CHECKING:  # who reads verdicts needs no torch
+    from somatlas.models.language_model import LanguageModel
 
 LATE = (32, 96, 256, 512)  # tokens within which a refusal is looked for
 
