@@ -267,14 +267,22 @@ def run_folder(config: Config) -> Path:
 
 
 def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, str]) -> Run:
-    """The run that the settings name; its own config.toml, then a recipe, say the rest."""
+    """The run that the settings name; what they leave out, its own config.toml and a recipe say.
+
+    A recipe that the folder does not have yet stands in place of its config.toml: what an earlier
+    command left there would else be credited with what was published for the recipe. Stages that
+    were finished otherwise are then refused like any other (`Run.check_settings`).
+    """
     given = [read_config_file(file) if file else {}, environment, flags]
     recipe = next((layer["recipe"] for layer in reversed(given) if layer.get("recipe")), None)
     base = load_recipe(recipe).settings if recipe else {}
     place = {"model", "name", "out"}
     places = [{n: value for n, value in layer.items() if n in place} for layer in (base, *given)]
-    own = run_folder(Config.merged(*places)) / "config.toml"
-    return Run(Config.merged(base, read_config_file(own) if own.exists() else {}, *given))
+    path = run_folder(Config.merged(*places)) / "config.toml"
+    own = read_config_file(path) if path.exists() else {}
+    if recipe and own.get("recipe") != recipe:
+        own = {}
+    return Run(Config.merged(base, own, *given))
 
 
 def run_at(folder: Path) -> Run:

@@ -1,6 +1,8 @@
 """One validated configuration.
 
-Defaults < a run's own config.toml < a file < environment < flags.
+Defaults < a recipe < the run's own config.toml < a file < environment < flags. Own settings are those
+that the folder was last used with, for resuming; a recipe that is not the folder's yet takes their
+place (`somatlas.runs.folder.open_run`).
 """
 
 from __future__ import annotations
