@@ -134,7 +134,7 @@ def test_the_search_is_the_papers(name: str) -> None:
     and 512 tokens, judged by HarmBench's classifier alone."""
     config = recipe_config(name)
     assert config.startup * 4 == config.trials
-    assert (config.ordered, config.lanes, config.objective) == (True, 1, "asr")
+    assert (config.ordered, config.round_size, config.objective) == (True, 1, "asr")
     assert (config.val_prompts, config.search_tokens, config.test_tokens) == (41, None, 512)
     assert (config.test_prompts, config.test_tokens) == (159, 512)
     assert (config.judge, config.coherence) == ("yesno:cais/HarmBench-Llama-2-13b-cls", "off")
