@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
-from somatlas.prompts.sources import configured_prompts
+from somatlas.prompts.sources import Sources, named_prompts
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.settings import (
     REDONE,
@@ -70,7 +71,8 @@ class Run:
     @cached_property
     def all_prompts(self) -> PromptSet:
         """The prompt set as it was read, once, without limits."""
-        return configured_prompts(self.config)
+        names = [field.name for field in fields(Sources)]
+        return named_prompts(Sources(**{name: getattr(self.config, name) for name in names}))
 
     @cached_property
     def prompts(self) -> PromptSet:
