@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import somatlas
+from lowest import lowest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "somatlas"
@@ -108,6 +109,15 @@ def test_one_version_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert project["version"] == str(citation["version"]) == somatlas.__version__
+
+
+def test_what_is_built_on_has_both_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert len(lowest()) == len(project["dependencies"])
+    for name in ("transformers", "optuna", "peft", "torch"):
+        (line,) = [d for d in project["dependencies"] if d.startswith(f"{name}>=")]
+        assert ",<" in line
+    assert not [d for d in project["dependencies"] if d.startswith("pip>=")]
 
 
 def test_the_citation_has_what_its_format_requires() -> None:
