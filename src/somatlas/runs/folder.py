@@ -71,8 +71,7 @@ class Run:
     @cached_property
     def all_prompts(self) -> PromptSet:
         """The prompt set as it was read, once, without limits."""
-        names = [field.name for field in fields(Sources)]
-        return named_prompts(Sources(**{name: getattr(self.config, name) for name in names}))
+        return named_prompts(prompt_sources(self.config))
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -246,6 +245,11 @@ class Run:
         versions = {name: version(name) for name in _RECORDED}
         record = {**values, "versions": {**versions, "python": platform.python_version()}}
         write_text(self.path("config.toml"), tomli_w.dumps(record))
+
+
+def prompt_sources(config: Config) -> Sources:
+    """Where a configuration has its prompts from."""
+    return Sources(**{field.name: getattr(config, field.name) for field in fields(Sources)})
 
 
 def model_arguments(config: Config) -> dict[str, Any]:
