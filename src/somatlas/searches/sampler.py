@@ -32,13 +32,13 @@ class SubsetSampler(BaseSampler):
     """Proposes unseen points of a space, from the trials of earlier rounds.
 
     Everything random derives from `seed` and the trial's place, so that a search which was
-    interrupted, or shared, goes on exactly as it would have. directions : (C, d) what the ranks stand for; unit
-    vectors if not given. startup : trials that are drawn at random before any is proposed. The
-    paper's code draws a quarter of its budget so; here it is a number of its own, as a share of the
-    budget would change what an extended search began with. proposer : who proposes after that
-    (default: the surrogate; of ordered tuples, as the paper's code, the Parzen estimator).
-    round_size : trials that are proposed from the same outcomes; as many can be evaluated at a
-    time, in lanes and by workers.
+    interrupted, or shared, goes on exactly as it would have. directions : (C, d) what the ranks
+    stand for; unit vectors if not given. startup : trials that are drawn at random before any is
+    proposed. The paper's code draws a quarter of its budget so; here it is a number of its own, as
+    a share of the budget would change what an extended search began with. proposer : who proposes
+    after that (default: the surrogate; of ordered tuples, as the paper's code, the Parzen
+    estimator). round_size : trials that are proposed from the same outcomes; as many can be
+    evaluated at a time, in lanes and by workers.
     """
 
     def __init__(
