@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint wheel bounds clean
 
 demo: $(VENV)/demo
 	$(BIN)/somatlas run
@@ -23,6 +23,17 @@ wheel: $(VENV)/dev
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
 	cd build/wheel && venv/bin/somatlas --version && venv/bin/python ../../tests/wheel_data.py
+
+# What the package is built on, at the lowest versions that pyproject.toml allows: a nightly target.
+BOUNDS := tests/ablation tests/exports tests/representations tests/searches \
+	tests/models/test_architectures.py tests/models/test_generation.py tests/models/test_packed.py
+bounds:
+	rm -rf build/bounds
+	$(PYTHON) -m venv build/bounds
+	$(PYTHON) tests/lowest.py > build/bounds/lowest.txt
+	build/bounds/bin/python -m pip install --quiet --constraint build/bounds/lowest.txt --editable . \
+		"pytest>=8.3" "hypothesis>=6.100"
+	OMP_NUM_THREADS=1 build/bounds/bin/python -m pytest -q -m "not slow" $(BOUNDS)
 
 clean:
 	rm -rf $(VENV) build dist

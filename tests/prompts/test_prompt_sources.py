@@ -15,14 +15,20 @@ import pytest
 from pyarrow import parquet
 
 from somatlas import InputError
-from somatlas.prompts import SPLITS, Prompt
+from somatlas.prompts import SPLITS, Prompt, PromptSet
 from somatlas.prompts.duplicates import NEAR, near_pairs, shingles
 from somatlas.prompts.formats import read_prompts
 from somatlas.prompts.hub_sets import hub_prompts, layer_rule_prompts, paper_prompts, shuffled
-from somatlas.prompts.sources import configured_prompts, split_prompts
+from somatlas.prompts.sources import split_prompts
+from somatlas.runs.folder import Run
 from somatlas.runs.settings import Config
 
 ROWS = [{"instruction": f"Ask {i}, “quoted”", "category": "a"} for i in range(3)]
+
+
+def configured_prompts(config: Config) -> PromptSet:
+    """The prompts of a run of these settings."""
+    return Run(config).all_prompts
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -18,6 +18,7 @@ from somatlas.models.load import load_model
 from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.prompt_set import spread
 from somatlas.representations.extract import residual_stream
+from somatlas.runs.folder import open_run
 from somatlas.runs.recipes import load_recipe, recipe_names
 from somatlas.runs.settings import Config
 
@@ -133,7 +134,7 @@ def test_the_search_is_the_papers(name: str) -> None:
     and 512 tokens, judged by HarmBench's classifier alone."""
     config = recipe_config(name)
     assert config.startup * 4 == config.trials
-    assert (config.ordered, config.lanes, config.objective) == (True, 1, "asr")
+    assert (config.ordered, config.round_size, config.objective) == (True, 1, "asr")
     assert (config.val_prompts, config.search_tokens, config.test_tokens) == (41, None, 512)
     assert (config.test_prompts, config.test_tokens) == (159, 512)
     assert (config.judge, config.coherence) == ("yesno:cais/HarmBench-Llama-2-13b-cls", "off")
@@ -165,6 +166,37 @@ def test_a_recipe_is_the_whole_command(command: Command, tiny_folder: Path, tmp_
     assert (config["layer"], config["grid"], config["trials"]) == (2, [2, 3], 3)
     assert config["seed"] == 5  # flags win over the recipe
     assert "published: ASR 50.0 %, ranks 1, 0" in result.out
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_newly_named_recipe_wins_over_what_the_folder_remembers(
+    name: str, tmp_path: Path
+) -> None:
+    """As it does in a new folder; named again it gives way to what flags have changed since."""
+    model = load_recipe(name).settings["model"]
+    flags = {"model": model, "out": tmp_path}
+    open_run(flags | {"seed": 7}, None, {}).record_config()
+    fresh = open_run(flags | {"recipe": name, "name": "fresh"}, None, {}).config
+    new = open_run(flags | {"recipe": name}, None, {})
+    assert new.config == fresh.model_copy(update={"name": "default"})
+    open_run(flags | {"recipe": name, "device": "cpu", "sigma": 0.4}, None, {}).record_config()
+    again = open_run(flags | {"recipe": name}, None, {}).config
+    assert (again.device, again.sigma, again.k) == ("cpu", 0.4, fresh.k)
+    other = next(one for one in PUBLISHED if one != name)
+    assert open_run(flags | {"recipe": other}, None, {}).config.sigma == 0.33
+
+
+def test_a_newly_named_recipe_is_refused_where_stages_were_made_otherwise(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(f'model = "{tiny_folder}"\ntrain_prompts = 20\nseed = 4\n')
+    assert command("represent", tiny_folder, "--train-prompts", "24", "--out", tmp_path).code == 0
+    settings = tmp_path / "tiny" / "default" / "config.toml"
+    before = settings.read_bytes()
+    message = command.fails("represent", "--recipe", recipe, "--out", tmp_path)
+    assert "was made with seed = 0, not 4: give another --name" in message
+    assert settings.read_bytes() == before
 
 
 @pytest.mark.parametrize(

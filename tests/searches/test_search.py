@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +34,11 @@ from somatlas.searches.study import agree_on_directions, claim, without_password
 from somatlas.searches.watch import RefusalWatch
 
 SPACE = SubsetSpace(candidates=8, k=3)
+# What 0.1.0 proposed in four lanes, in trials 0 to 15 of seed 0.
+BEFORE = [
+    *((3, 4, 5), (0, 5, 6), (3, 4, 7), (1, 2, 3), (1, 5, 6), (2, 4, 5), (0, 3, 5), (4, 6, 7)),
+    *((1, 4, 6), (1, 6, 7), (1, 2, 6), (1, 4, 7), (0, 1, 4), (3, 4, 6), (0, 1, 6), (2, 4, 6)),
+]
 
 
 def value(ranks: Ranks) -> Outcome:
@@ -141,6 +148,53 @@ def test_the_same_seed_gives_the_same_trials_and_another_others(tmp_path: Path) 
     assert trials_of(tmp_path / "a") != trials_of(tmp_path / "c")
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_neither_lanes_nor_workers_nor_who_is_faster_change_a_search(
+    tmp_path: Path, ordered: bool
+) -> None:
+    """Three workers of which one is slow, and lanes of several numbers: the same trials."""
+    space = SubsetSpace(8, 3, ordered)
+    thresholds: dict[str, dict[Ranks, float]] = {}
+
+    def trials(name: str, *lanes: int) -> list[tuple[Ranks, Outcome]]:
+        def evaluate(points: Sequence[Ranks], threshold: float) -> list[Outcome]:
+            if threading.current_thread().name == "1":
+                time.sleep(0.05)
+            thresholds.setdefault(name, {}).update(dict.fromkeys(points, threshold))
+            return values(points, threshold)
+
+        def work(own: int) -> None:
+            storage = open_storage(storage_url(tmp_path / name))
+            sampler = SubsetSampler(space, 0, startup=4)
+            study = open_study(storage, "s", sampler, ["maximize"], {})
+            search(study, space, evaluate, 14, lanes=own)
+
+        work_of = [
+            threading.Thread(target=work, args=(n,), name=str(i)) for i, n in enumerate(lanes)
+        ]
+        for thread in work_of:
+            thread.start()
+        for thread in work_of:
+            thread.join()
+        storage = open_storage(storage_url(tmp_path / name))
+        study = open_study(storage, "s", SubsetSampler(space, 0), ["maximize"], {})
+        return finished_trials(study, space)
+
+    alone = trials("alone", 4)
+    assert len(alone) == 14
+    for name, lanes in (("one", (1,)), ("three", (3,)), ("many", (9,)), ("shared", (1, 1, 2))):
+        assert trials(name, *lanes) == alone
+        assert thresholds[name] == thresholds["alone"]
+
+
+def test_the_places_of_a_search_are_those_that_it_gave_before_there_were_rounds(
+    tmp_path: Path,
+) -> None:
+    """Four lanes, one worker: trials 0 to 15 as version 0.1.0 made them."""
+    run(tmp_path / "s", trials=16, lanes=4)
+    assert trials_of(tmp_path / "s") == BEFORE
+
+
 def test_a_search_that_is_extended_equals_one_that_was_longer_from_the_start(
     tmp_path: Path,
 ) -> None:
@@ -207,15 +261,15 @@ def _dead_process() -> str:
 def test_a_claim_beyond_the_budget_is_given_back(tmp_path: Path) -> None:
     study = study_in(tmp_path / "s")
     claimed = [claim(study, SPACE, 3) for _ in range(3)]
-    assert len({ranks for _, ranks in claimed if ranks}) == 3  # type: ignore[misc]
+    assert len({one.ranks for one in claimed if one is not None}) == 3
     assert claim(study, SPACE, 3) is None
     assert len(study.get_trials(states=(TrialState.RUNNING,))) == 3
 
 
-def test_of_two_claims_of_one_point_neither_is_evaluated(
+def test_of_two_claims_of_one_place_the_later_is_not_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second worker asked before the first's point was to be seen: it asks again."""
+    """The second worker looked before the first's place was to be seen: it asks again."""
     study = study_in(tmp_path / "s")
     first = claim(study, SPACE, 8)
     assert first is not None
@@ -224,15 +278,17 @@ def test_of_two_claims_of_one_point_neither_is_evaluated(
 
     def blind(*args: object) -> dict[str, int]:
         asked.append(args)
-        if len(asked) == 1:
-            return dict(zip(SPACE.distributions, first[1], strict=True))
-        return SubsetSampler.sample_relative(sampler, *args)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            if len(asked) == 1:
+                patch.setattr(study, "get_trials", lambda **_: [])
+            return SubsetSampler.sample_relative(sampler, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sampler, "sample_relative", blind)
     second = claim(study, SPACE, 8)
     assert len(asked) == 2
     assert second is not None
-    assert second[1] != first[1]
+    assert (first.place, second.place) == (0, 1)
+    assert second.ranks != first.ranks
 
 
 def test_the_point_of_a_dead_worker_comes_next(

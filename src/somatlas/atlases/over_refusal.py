@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 
 def places_on_sd(
@@ -34,8 +34,7 @@ def over_refusal(places: Sequence[float], refused: Sequence[bool]) -> dict[str, 
     n, m = len(inside), len(outside)
     auc = None
     if n and m:
-        ranks = rankdata(where)[is_refused]
-        auc = float((ranks.sum() - n * (n + 1) / 2) / (n * m))
+        auc = float(mannwhitneyu(inside, outside, method="asymptotic").statistic / (n * m))
     return {
         "refused": n,
         "answered": m,

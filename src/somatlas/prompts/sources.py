@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from somatlas.errors import InputError, Problems
 from somatlas.prompts.bundled import bundled_prompts
@@ -22,16 +22,33 @@ from somatlas.prompts.splits import (
     sided,
     split_prompts,
 )
-from somatlas.runs.settings import Config
 
-__all__ = ["configured_prompts", "split_prompts"]
+__all__ = ["Sources", "named_prompts", "split_prompts"]
 
 HUB_PREFIX = "hub:"
 _NAMED = re.compile(r"(train|val|test)=")
 
 
-def configured_prompts(config: Config) -> PromptSet:
-    """The prompt set a configuration names.
+@dataclass(frozen=True)
+class Sources:
+    """Where prompts come from: a named set, and what replaces its sides.
+
+    positive, negative, borderline : a file or hub:NAME, or train=FILE,val=FILE,test=FILE. column :
+    which holds the request. group : columns whose equal values stay in one split; None: the usual.
+    seed : decides the order in which prompts are split.
+    """
+
+    prompts: Literal["bundled", "paper"] = "bundled"
+    positive: str | None = None
+    negative: str | None = None
+    borderline: str | None = None
+    column: str | None = None
+    group: tuple[str, ...] | None = None
+    seed: int = 0
+
+
+def named_prompts(named: Sources) -> PromptSet:
+    """The prompt set that the sources make.
 
     A side given by --positive, --negative or --borderline replaces that side of the named set. It
     is one source, or one for each split (train=FILE,val=FILE,test=FILE); what neither its flag nor
@@ -39,17 +56,17 @@ def configured_prompts(config: Config) -> PromptSet:
     together. Raises InputError for what cannot be read, and where only one of positive and
     negative is given: they must contrast.
     """
-    if (config.positive is None) != (config.negative is None):
-        given, lacking = ("positive", "negative") if config.positive else ("negative", "positive")
+    if (named.positive is None) != (named.negative is None):
+        given, lacking = ("positive", "negative") if named.positive else ("negative", "positive")
         raise InputError(
             f"--{given} is given without --{lacking}: the two sides must contrast in one thing, "
             "so name both"
         )
-    whole = bundled_prompts() if config.prompts == "bundled" else paper_prompts()
+    whole = bundled_prompts() if named.prompts == "bundled" else paper_prompts()
     given_sides = {
-        "positive": config.positive,
-        "negative": config.negative,
-        "borderline": config.borderline,
+        "positive": named.positive,
+        "negative": named.negative,
+        "borderline": named.borderline,
     }
     sources = {name: source for name, source in given_sides.items() if source is not None}
     if not sources:
@@ -57,9 +74,9 @@ def configured_prompts(config: Config) -> PromptSet:
     problems, sides = Problems(), {}
     for name, source in sources.items():
         with problems.gathered():
-            sides[name] = _side(name, source, config)
+            sides[name] = _side(name, source, named)
     problems.raise_found()
-    splits = draw(sides, config.seed)
+    splits = draw(sides, named.seed)
     for name, side in sides.items():
         with problems.gathered():
             _check_splits(name, side, splits[name])
@@ -73,10 +90,10 @@ def configured_prompts(config: Config) -> PromptSet:
     return replace(whole, notes=(*notes, *near_duplicate_notes(whole)))
 
 
-def _side(name: str, source: str, config: Config) -> Side:
+def _side(name: str, source: str, named: Sources) -> Side:
     needed: tuple[Split, ...] = ("test",) if name == "borderline" else SPLITS
     if not _NAMED.match(source):
-        return sided(source, _read(source, config), needed)
+        return sided(source, _read(source, named), needed)
     parts = re.split(r",(?=(?:train|val|test)=)", source)
     named = [cast(tuple[Split, str], tuple(part.split("=", 1))) for part in parts]
     if len({split for split, _ in named}) < len(named):
@@ -84,7 +101,7 @@ def _side(name: str, source: str, config: Config) -> Side:
     problems, fixed = Problems(), {}
     for split, file in named:
         with problems.gathered():
-            fixed[split] = _of_split(split, file, _read(file, config))
+            fixed[split] = _of_split(split, file, _read(file, named))
     problems.raise_found()
     return named_splits(source, fixed, needed)
 
@@ -102,10 +119,10 @@ def _of_split(split: Split, source: str, prompts: list[Prompt]) -> list[Prompt]:
     return own
 
 
-def _read(source: str, config: Config) -> list[Prompt]:
+def _read(source: str, named: Sources) -> list[Prompt]:
     if source.startswith(HUB_PREFIX):
-        return hub_prompts(source.removeprefix(HUB_PREFIX), config.column)
-    return read_prompts(Path(source), config.column, config.group)
+        return hub_prompts(source.removeprefix(HUB_PREFIX), named.column)
+    return read_prompts(Path(source), named.column, named.group)
 
 
 def _check_splits(name: str, side: Side, splits: Splits) -> None:

@@ -97,10 +97,11 @@ class Contents:
     @cached_property
     def representations(self) -> Representations:
         """Of the train prompts; a layer is read when it is indexed, as `harmful[:, place]`."""
-        from somatlas.prompts.sources import configured_prompts
+        from somatlas.prompts.sources import named_prompts
+        from somatlas.runs.folder import prompt_sources
 
         config = Config.merged(self.settings)
-        prompts = configured_prompts(config)
+        prompts = named_prompts(prompt_sources(config))
         if config.train_prompts is not None:
             prompts = prompts.limited({"train": config.train_prompts})
         return stored_representations(self.store, prompts.train)

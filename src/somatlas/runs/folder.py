@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
-from somatlas.prompts.sources import configured_prompts
+from somatlas.prompts.sources import Sources, named_prompts
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.settings import (
     REDONE,
@@ -70,7 +71,7 @@ class Run:
     @cached_property
     def all_prompts(self) -> PromptSet:
         """The prompt set as it was read, once, without limits."""
-        return configured_prompts(self.config)
+        return named_prompts(prompt_sources(self.config))
 
     @cached_property
     def prompts(self) -> PromptSet:
@@ -246,6 +247,11 @@ class Run:
         write_text(self.path("config.toml"), tomli_w.dumps(record))
 
 
+def prompt_sources(config: Config) -> Sources:
+    """Where a configuration has its prompts from."""
+    return Sources(**{field.name: getattr(config, field.name) for field in fields(Sources)})
+
+
 def model_arguments(config: Config) -> dict[str, Any]:
     """What `load_model` is told beside the name: runs alike in both may share the model."""
     return {
@@ -267,14 +273,22 @@ def run_folder(config: Config) -> Path:
 
 
 def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, str]) -> Run:
-    """The run that the settings name; its own config.toml, then a recipe, say the rest."""
+    """The run that the settings name; what they leave out, its own config.toml and a recipe say.
+
+    A recipe that the folder does not have yet stands in place of its config.toml: what an earlier
+    command left there would else be credited with what was published for the recipe. Stages that
+    were finished otherwise are then refused like any other (`Run.check_settings`).
+    """
     given = [read_config_file(file) if file else {}, environment, flags]
     recipe = next((layer["recipe"] for layer in reversed(given) if layer.get("recipe")), None)
     base = load_recipe(recipe).settings if recipe else {}
     place = {"model", "name", "out"}
     places = [{n: value for n, value in layer.items() if n in place} for layer in (base, *given)]
-    own = run_folder(Config.merged(*places)) / "config.toml"
-    return Run(Config.merged(base, read_config_file(own) if own.exists() else {}, *given))
+    path = run_folder(Config.merged(*places)) / "config.toml"
+    own = read_config_file(path) if path.exists() else {}
+    if recipe and own.get("recipe") != recipe:
+        own = {}
+    return Run(Config.merged(base, own, *given))
 
 
 def run_at(folder: Path) -> Run:

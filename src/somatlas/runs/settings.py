@@ -1,6 +1,8 @@
 """One validated configuration.
 
-Defaults < a run's own config.toml < a file < environment < flags.
+Defaults < a recipe < the run's own config.toml < a file < environment < flags. Own settings are
+those that the folder was last used with, for resuming; a recipe that is not the folder's yet takes
+their place (`somatlas.runs.folder.open_run`).
 """
 
 from __future__ import annotations
@@ -232,7 +234,9 @@ class Config(BaseModel):
         "on",
         "on: what complies must make sense and be about the request; off: all of it counts (paper)",
     )
-    lanes: Count = _of("search", 4, "trials evaluated side by side in one batch")
+    round_size: Count = _of(
+        "search", 4, "trials proposed from the same outcomes; as many can run at a time (paper: 1)"
+    )
 
     directions: str | None = _of("ablate", None, "file of directions (default: the map's)")
     ids: tuple[int, ...] | None = _of(
@@ -289,6 +293,7 @@ class Config(BaseModel):
         None,
         "database URL of the search, shared by many machines (default: in the run folder)",
     )
+    lanes: Count = _of(None, 4, "trials of a round evaluated side by side in one batch")
     workers: Count = _of(None, 1, "processes that share represent and search, one per GPU")
     part: tuple[int, Count] | None = _of(
         None, None, "I/N: only worker I's share of represent or search, of N (0 to N - 1)"

@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from somatlas.progress import Advance, ignore
+from somatlas.searches.rounds import PLACE, first_of_round
 from somatlas.searches.space import Ranks, SubsetSpace
-from somatlas.searches.study import Mourner, claim, finished, heartbeats, held
+from somatlas.searches.study import Claim, Mourner, claim, finished, heartbeats, held, round_size
 
 CONTENDERS = 4  # trials that are re-scored on prompts the search never saw
-_POLL_S = 1.0
+_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def run_trials(
     """Run trials until `trials` of them, or all points of the space, are finished.
 
     Other workers may do the same on the same study; this returns when the budget is met, by
-    whomever. lanes : trials claimed and evaluated together.
+    whomever. lanes : trials claimed and evaluated together, at most as many as a round has.
     """
     give_up_the_dead = Mourner(study)
     shown = 0
@@ -59,7 +60,7 @@ def run_trials(
         done = min(len(finished(study)), trials)
         advance(done - shown)
         shown = done
-        claims: list[tuple[Trial, Ranks]] = []
+        claims: list[Claim] = []
         while len(claims) < lanes and (one := claim(study, space, trials)) is not None:
             claims.append(one)
         if not claims:
@@ -70,13 +71,16 @@ def run_trials(
             time.sleep(_POLL_S)
             continue
         try:
-            with heartbeats(study, [trial for trial, _ in claims]):
-                outcomes = evaluate([ranks for _, ranks in claims], contenders_threshold(study))
+            before = first_of_round(claims[0].place, round_size(study))  # all are of one round
+            with heartbeats(study, [one.trial for one in claims]):
+                outcomes = evaluate(
+                    [one.ranks for one in claims], contenders_threshold(study, before)
+                )
         except BaseException:  # whoever goes on, in this process too, takes them up first
-            for trial, _ in claims:
-                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            for one in claims:
+                study.tell(one.trial, state=TrialState.FAIL, skip_if_finished=True)
             raise
-        for (trial, _), outcome in zip(claims, outcomes, strict=True):
+        for (trial, *_), outcome in zip(claims, outcomes, strict=True):
             for name, value in asdict(outcome).items():
                 trial.set_user_attr(name, value)
             if outcome.pruned:
@@ -87,9 +91,12 @@ def run_trials(
                 study.tell(trial, values[: len(study.directions)], skip_if_finished=True)
 
 
-def contenders_threshold(study: Study) -> float:
-    """The ASR of the last contender so far: a trial below it is none; 0 while there are few."""
-    outcomes = map(_outcome, finished(study))
+def contenders_threshold(study: Study, before: int) -> float:
+    """The ASR of the last contender among the places before: a trial below it is none.
+
+    0 while there are few. Later ones do not count: whether a trial was ended tells the sampler.
+    """
+    outcomes = [_outcome(t) for t in finished(study) if t.user_attrs[PLACE] < before]
     best = sorted((o.asr for o in outcomes if not o.pruned), reverse=True)
     return best[CONTENDERS - 1] if len(best) >= CONTENDERS else 0.0
 

@@ -22,9 +22,10 @@ class SearchState:
     """A search so far, as it is when one more point is asked for.
 
     space : its points. features : (C, r) float64, what the ranks stand for: the candidates'
-    directions, unit rows in an orthonormal basis of their span. finished, running : Optuna's
-    trials. taken : their points. rng : everything random must come from it. study, trial : for a
-    proposer that asks a sampler of Optuna's.
+    directions, unit rows in an orthonormal basis of their span. finished : Optuna's trials of the
+    rounds before; running : those of this round that stand before it. taken : their points. rng :
+    everything random must come from it. study, trial : for a proposer that asks a sampler of
+    Optuna's; the study has `finished` alone, and the trial.
     """
 
     space: SubsetSpace

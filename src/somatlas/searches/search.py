@@ -18,6 +18,7 @@ from somatlas.prompts import Prompt
 from somatlas.prompts.prompt_set import PromptSplit, spread, texts
 from somatlas.searches.loop import Outcome, contenders, finished_trials, run_trials
 from somatlas.searches.result import SearchResult, front_rows, limit_row, trial_rows
+from somatlas.searches.rounds import SIZE
 from somatlas.searches.sampler import STARTUP, SubsetSampler
 from somatlas.searches.samplers import make_proposer
 from somatlas.searches.space import Ranks, SubsetSpace
@@ -67,6 +68,7 @@ def search(
     ordered: bool = False,
     sampler: str | None = None,
     tokens: int = 64,
+    round_size: int = SIZE,
     lanes: int = 4,
     batch_size: int = 128,
     max_missing: float = 0.02,
@@ -81,8 +83,9 @@ def search(
     among the best four. objective : "asr,kl" seeks little drift too. max_kl : the winner's KL on
     harmless replies, nats a token, is at most this. ordered : search ordered tuples, as the paper.
     sampler : what proposes sets, by name (default: a Gaussian process, of tuples the paper's).
-    lanes : trials side by side in one batch. storage : database URL that keeps the study under
-    `name`, so that it goes on where it was; in memory if not given.
+    round_size : trials proposed from the same outcomes. lanes : of these, how many side by side in
+    one batch; it changes no result. storage : database URL that keeps the study under `name`,
+    so that it goes on where it was; in memory if not given.
 
     Raises InputError where k is more than the candidates, the storage cannot be used or holds
     another search of that name, or too many verdicts are missing.
@@ -101,7 +104,9 @@ def search(
     study = open_study(
         optuna.storages.InMemoryStorage() if storage is None else open_storage(storage),
         name,
-        SubsetSampler(space, seed, vectors, startup, make_proposer(sampler, ordered=ordered)),
+        SubsetSampler(
+            space, seed, vectors, startup, make_proposer(sampler, ordered=ordered), round_size
+        ),
         study_directions(objective),
         {
             "k": k,
@@ -111,6 +116,7 @@ def search(
             "prompts": [prompt.id for prompt in chosen.seen],
             "startup": startup,
             "ordered": ordered,
+            "round_size": round_size,
             "sampler": sampler,
             "tokens": tokens,
             "seed": seed,

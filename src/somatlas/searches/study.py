@@ -3,7 +3,7 @@
 Any number of processes on any number of machines run the same search on one storage. A trial is
 claimed by asking for it; what makes the budget exact and the sets distinct is checked afterwards,
 against the trials of all others, and a claim too many is given back. Workers send heartbeats: a
-trial whose worker died is given up, and its set tried anew by whoever asks next.
+trial whose worker died is given up, and its place, and with it its set, is free again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import optuna
@@ -33,7 +33,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from somatlas.errors import InputError
 from somatlas.numerics.geometry import cosine_matrix
-from somatlas.searches.sampler import FINISHED, VOID
+from somatlas.searches.rounds import FINISHED, PLACE, VOID, by_place, standing
+from somatlas.searches.sampler import SubsetSampler
 from somatlas.searches.space import Ranks, SubsetSpace
 
 HEARTBEAT_S, GRACE_S = 10, 60
@@ -148,14 +149,24 @@ def agree_on_directions(study: Study, vectors: NDArray[np.floating]) -> None:
         )
 
 
-def claim(study: Study, space: SubsetSpace, budget: int) -> tuple[Trial, Ranks] | None:
-    """A trial to evaluate and its point, or None where the budget is spent or spoken for.
+class Claim(NamedTuple):
+    """A trial to evaluate: Optuna's, its point, and which of the search's trials it is."""
 
-    Trial numbers are the storage's, one after another: whoever finds `budget` trials with lower
-    numbers finished or running has one too many. Of two that hold the same point each gives it
-    back and asks again.
+    trial: Trial
+    ranks: Ranks
+    place: int
+
+
+def claim(study: Study, space: SubsetSpace, budget: int) -> Claim | None:
+    """The next trial, or None where the budget is spent or spoken for, or others must end first.
+
+    Trial numbers are the storage's, one after another: of two that took the same place the lower
+    one keeps it, and whoever has one of another's gives it back and asks again.
     """
-    while len(held(study)) < min(budget, space.size):
+    while True:
+        now = standing(study.get_trials(deepcopy=False), space, round_size(study))
+        if now.place >= min(budget, space.size) or not now.ready:
+            return None
         with warnings.catch_warnings():  # of heartbeats, which `heartbeats` sends
             warnings.simplefilter("ignore", UserWarning)
             trial = study.ask(space.distributions)
@@ -163,16 +174,32 @@ def claim(study: Study, space: SubsetSpace, budget: int) -> tuple[Trial, Ranks] 
         trial.set_user_attr(_WORKER, _identity())
         ranks = space.canonical(trial.params)
         assert ranks is not None
-        others = [t for t in held(study) if t.number != trial.number]
-        if sum(t.number < trial.number for t in others) >= budget:
-            reason = "budget"
-        elif any(space.canonical(t.params) == ranks for t in others):
-            reason = "duplicate"
-        else:
-            return trial, ranks
+        every = {t.number: t for t in study.get_trials(deepcopy=False)}
+        place = int(every[trial.number].user_attrs[PLACE])
+        reason = _objection(trial.number, place, every, budget)
+        if reason is None:
+            return Claim(trial, ranks, place)
         trial.set_user_attr(VOID, reason)
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-    return None
+
+
+def _objection(
+    number: int, place: int, trials: Mapping[int, FrozenTrial], budget: int
+) -> str | None:
+    """Why a claim is to be given back, if it is."""
+    if early := trials[number].user_attrs.get(VOID):
+        return str(early)
+    if place >= budget:
+        return "budget"
+    others = [t for n, t in trials.items() if n < number and t.state in _HELD]
+    rivals = [t for t in others if VOID not in t.user_attrs and t.user_attrs.get(PLACE) == place]
+    return "duplicate" if rivals else None
+
+
+def round_size(study: Study) -> int:
+    """The trials of a round, as the study's sampler has them."""
+    assert isinstance(study.sampler, SubsetSampler)
+    return study.sampler.round_size
 
 
 def held(study: Study) -> list[FrozenTrial]:
@@ -181,8 +208,8 @@ def held(study: Study) -> list[FrozenTrial]:
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that count towards the budget: complete or pruned."""
-    return study.get_trials(deepcopy=False, states=FINISHED)
+    """The trials that count towards the budget, complete or pruned, by their places."""
+    return by_place(study.get_trials(deepcopy=False, states=FINISHED))
 
 
 class Mourner:

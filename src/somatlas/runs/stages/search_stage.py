@@ -35,7 +35,9 @@ def search_stage(run: Run) -> None:
     space = SubsetSpace(min(config.candidates, len(directions)), config.k, config.ordered)
     vectors = directions.vectors[: space.candidates].numpy()
     proposer = make_proposer(config.sampler, config.sampler_settings, ordered=config.ordered)
-    sampler = SubsetSampler(space, config.seed, vectors, config.startup, proposer)
+    sampler = SubsetSampler(
+        space, config.seed, vectors, config.startup, proposer, config.round_size
+    )
     prompts = SearchPrompts.of(run.prompts.val, config.val_prompts, config.selection_prompts)
     url = config.storage or storage_url(run.path("study.db"))
     run.begin("search")
