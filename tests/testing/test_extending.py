@@ -55,8 +55,8 @@ def test_the_pages_method_and_sampler_keep_their_contracts(package: Path, tmp_pa
         def make(self) -> object:  # type: ignore[override]
             return SAMPLERS.get("climbing")()
 
-    Climbing().test_every_point_is_tried_once_and_none_twice(tmp_path / "once")
-    Climbing().test_the_same_seed_gives_the_same_trials(tmp_path / "same")
+    Climbing().test_every_point_is_tried_once_and_none_twice(tmp_path)
+    Climbing().test_the_same_seed_gives_the_same_trials(tmp_path)
 
 
 def test_a_run_takes_them_by_name_with_their_settings(
