@@ -34,6 +34,9 @@ def wilson(successes: float, n: int, repeats: float = 1) -> Rate:
     """The 95 % score interval of successes out of n (Wilson 1927).
 
     repeats : observations of each unit; the interval is as wide as that of n / repeats units.
+
+    >>> print(wilson(3, 64))
+    5 % [2, 13]
     """
     if n == 0:
         return Rate(None, None, None, 0)
