@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.directions.methods import METHODS
-from somatlas.errors import Problems
+from somatlas.errors import InputError, Problems
 from somatlas.evaluation.harness import Harness
 from somatlas.judges.keyword import matcher
 from somatlas.judges.template import template_from_file
