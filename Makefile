@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint wheel bounds clean
+.PHONY: demo test lint wheel docs bounds clean
 
 demo: $(VENV)/demo
 	$(BIN)/somatlas run
@@ -15,6 +15,10 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation, into build/site; a link or a name that leads nowhere is an error.
+docs: $(VENV)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The wheel, installed alone into a clean environment, must start and find its data.
 wheel: $(VENV)/dev
@@ -47,5 +51,5 @@ $(VENV)/demo: pyproject.toml
 $(VENV)/dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
 	touch $@

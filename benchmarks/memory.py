@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         weights = save_model(folder / "model")
-        line = [sys.executable, "-m", "somatlas.cli.main", "represent", str(folder / "model")]
+        line = [sys.executable, "-m", "somatlas", "represent", str(folder / "model")]
         for side, word in (("positive", "break"), ("negative", "mend")):
             path = folder / f"{side}.txt"
             path.write_text("\n".join(f"{word} it: {i}" for i in range(2 * SIDE)))

@@ -21,7 +21,8 @@ from somatlas.completions import make
 from somatlas.completions.completion import read_completions
 from somatlas.files import read_json, read_tensors
 from somatlas.runs.folder import run_at
-from somatlas.runs.settings import STAGES, Config, read_config_file
+from somatlas.runs.settings import STAGES, Config
+from somatlas.runs.sources import read_config_file
 from somatlas.runs.stages.judge_stage import summarise
 from somatlas.searches import trials
 

@@ -31,6 +31,10 @@ class Projection:
     A, B : (d, r) float64 tensors; r = k in sequential mode, the rank of the span in subspace mode.
 
     Raises InputError for vectors of a wrong shape, of length zero, or not finite.
+
+    >>> P = Projection(np.array([[0.0, 2.0]]))
+    >>> P.apply(np.array([[3.0, 4.0]])).tolist()
+    [[3.0, 0.0]]
     """
 
     def __init__(self, vectors: NDArray[Any] | Tensor, mode: Mode = "sequential") -> None:

@@ -116,7 +116,11 @@ def matcher(behaviour: str | None) -> Callable[[str], bool]:
 
 
 def is_refusal(reply: str) -> bool:
-    """Whether the reply declines what was asked; an empty reply is none."""
+    """Whether the reply declines what was asked; an empty reply is none.
+
+    >>> is_refusal("I can't help with that."), is_refusal('Boil the rice.')
+    (True, False)
+    """
     return _match(reply) is not None
 
 

@@ -18,14 +18,22 @@ Floats = NDArray[np.float64]
 
 
 def unit_rows(vectors: ArrayLike) -> Floats:
-    """Each row over its length; rows of length 0 stay."""
+    """Each row over its length; rows of length 0 stay.
+
+    >>> unit_rows([[3, 4], [0, 0]]).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
     v = np.asarray(vectors, dtype=np.float64)
     lengths = np.linalg.norm(v, axis=-1, keepdims=True)
     return v / np.where(lengths > 0, lengths, 1.0)
 
 
 def cosine_matrix(vectors: ArrayLike) -> Floats:
-    """(k, k) cosines between the rows of vectors (k, d)."""
+    """(k, k) cosines between the rows of vectors (k, d).
+
+    >>> cosine_matrix([[1, 0], [3, 3]]).round(3).tolist()
+    [[1.0, 0.707], [0.707, 1.0]]
+    """
     u = unit_rows(vectors)
     return np.clip(u @ u.T, -1.0, 1.0)
 

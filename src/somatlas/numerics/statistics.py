@@ -42,6 +42,9 @@ def wilson(successes: float, n: int, repeats: float = 1) -> Rate:
 
     repeats : observations of each unit; the interval is as wide as that of n / repeats units, for
     which scipy's own (`binomtest`, whole numbers alone) cannot be asked.
+
+    >>> print(wilson(3, 64))
+    5 % [2, 13]
     """
     if n == 0:
         return Rate(None, None, None, 0)

@@ -95,11 +95,11 @@ def _side(name: str, source: str, named: Sources) -> Side:
     if not _NAMED.match(source):
         return sided(source, _read(source, named), needed)
     parts = re.split(r",(?=(?:train|val|test)=)", source)
-    named = [cast(tuple[Split, str], tuple(part.split("=", 1))) for part in parts]
-    if len({split for split, _ in named}) < len(named):
+    files = [cast(tuple[Split, str], tuple(part.split("=", 1))) for part in parts]
+    if len({split for split, _ in files}) < len(files):
         raise InputError(f"--{name} {source} names a split twice: put its prompts in one file")
     problems, fixed = Problems(), {}
-    for split, file in named:
+    for split, file in files:
         with problems.gathered():
             fixed[split] = _of_split(split, file, _read(file, named))
     problems.raise_found()

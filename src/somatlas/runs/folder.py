@@ -40,9 +40,8 @@ from somatlas.runs.settings import (
     STAGES,
     Config,
     Stage,
-    read_config_file,
-    read_run_settings,
 )
+from somatlas.runs.sources import read_config_file, read_run_settings
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 

@@ -18,7 +18,7 @@ from somatlas.searches import (
     finished_trials,
     open_storage,
     open_study,
-    search,
+    run_trials,
     storage_url,
 )
 
@@ -48,7 +48,7 @@ class SamplerContract:
     def test_every_point_is_tried_once_and_none_twice(self, tmp_path: Path) -> None:
         for space in (_SETS, _TUPLES):
             study = self.study(tmp_path / f"{space.ordered}", space)
-            search(study, space, _evaluate, 100, lanes=2)
+            run_trials(study, space, _evaluate, 100, lanes=2)
             tried = [ranks for ranks, _ in finished_trials(study, space)]
             assert len(tried) == len(set(tried)) == space.size
 
@@ -56,21 +56,21 @@ class SamplerContract:
         found = []
         for name in ("a", "b"):
             study = self.study(tmp_path / name, _SETS, seed=5)
-            search(study, _SETS, _evaluate, 6)
+            run_trials(study, _SETS, _evaluate, 6)
             found.append(finished_trials(study, _SETS))
         assert found[0] == found[1]
 
     def test_an_extended_search_equals_a_longer_one(self, tmp_path: Path) -> None:
         long = self.study(tmp_path / "long", _SETS)
-        search(long, _SETS, _evaluate, 7)
+        run_trials(long, _SETS, _evaluate, 7)
         for budget in (4, 7):  # another process each
-            search(self.study(tmp_path / "short", _SETS), _SETS, _evaluate, budget)
+            run_trials(self.study(tmp_path / "short", _SETS), _SETS, _evaluate, budget)
         short = finished_trials(self.study(tmp_path / "short", _SETS), _SETS)
         assert short == finished_trials(long, _SETS)
 
     def test_the_point_of_a_trial_that_was_lost_comes_first(self, tmp_path: Path) -> None:
         study = self.study(tmp_path / "s", _SETS)
-        search(study, _SETS, _evaluate, 4)
+        run_trials(study, _SETS, _evaluate, 4)
         lost = study.ask(_SETS.distributions)
         point = _SETS.canonical(lost.params)
         study.tell(lost, state=TrialState.FAIL)
@@ -78,10 +78,10 @@ class SamplerContract:
 
     def test_two_objectives_and_pruned_trials_are_understood(self, tmp_path: Path) -> None:
         study = self.study(tmp_path / "two", _SETS, objectives=2)
-        search(study, _SETS, _evaluate, 5)
+        run_trials(study, _SETS, _evaluate, 5)
         assert len(finished_trials(study, _SETS)) == 5
         pruned = self.study(tmp_path / "pruned", _SETS)
-        search(pruned, _SETS, _pruning, 5)
+        run_trials(pruned, _SETS, _pruning, 5)
         assert len(finished_trials(pruned, _SETS)) == 5
 
 

@@ -1,0 +1,119 @@
+"""How lists, pairs, ranges and names are written in a flag, a variable or a line of TOML.
+
+A `ValueError` says what a value must be, in words that follow "setting 'grid' cannot be '4': ".
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+
+def grid(text: str) -> list[str]:
+    """
+    >>> grid("4x4")
+    ['4', '4']
+    """
+    return text.lower().split("x")
+
+
+def items(text: str) -> list[str]:
+    """
+    >>> items("0,3,")
+    ['0', '3']
+    """
+    return [item for item in text.split(",") if item]
+
+
+def ranges(text: str) -> list[int]:
+    """
+    >>> ranges("3,8-10")
+    [3, 8, 9, 10]
+    """
+    numbers: list[int] = []
+    for item in text.split(","):
+        first, _, last = item.partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):
+            raise ValueError("must be like 8-24 or 3,7,12")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
+
+
+def pairs(text: str) -> dict[str, str]:
+    """
+    >>> pairs("LABEL_0=refused, LABEL_1=complied")
+    {'LABEL_0': 'refused', 'LABEL_1': 'complied'}
+    """
+    parts = [item.partition("=") for item in text.split(",") if item]
+    if not parts or not all(name and sign and meaning for name, sign, meaning in parts):
+        raise ValueError("must be like NAME=VALUE,NAME=VALUE")
+    return {name.strip(): meaning.strip() for name, _, meaning in parts}
+
+
+def nested_pairs(text: str) -> dict[str, dict[str, Any]]:
+    """
+    >>> nested_pairs("length.fewest=8,length.unit=words")
+    {'length': {'fewest': 8, 'unit': 'words'}}
+    """
+    parsed: dict[str, dict[str, Any]] = {}
+    for item in filter(None, text.split(",")):
+        place, sign, value = item.partition("=")
+        kind, dot, name = place.strip().partition(".")
+        if not (sign and dot and kind and name):
+            raise ValueError("must be like KIND.SETTING=VALUE,KIND.SETTING=VALUE")
+        try:
+            parsed.setdefault(kind, {})[name] = json.loads(value)
+        except json.JSONDecodeError:  # not a number, true or false
+            parsed.setdefault(kind, {})[name] = value.strip()
+    return parsed
+
+
+def part(text: str) -> list[str]:
+    """
+    >>> part("0/4")
+    ['0', '4']
+    """
+    return text.split("/")
+
+
+def known_layers(value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """
+    >>> known_layers((7, 3, 7))
+    (3, 7)
+    """
+    if value is not None and (not value or min(value) < 0):
+        raise ValueError("must name at least one layer, from 0 on")
+    return None if value is None else tuple(sorted(set(value)))
+
+
+def part_of_whole(value: tuple[int, int] | None) -> tuple[int, int] | None:
+    """I of N, with I below N."""
+    if value is not None and not 0 <= value[0] < value[1]:
+        raise ValueError("must be I/N with I from 0 to N - 1")
+    return value
+
+
+def known_conditions(value: dict[str, str] | None) -> dict[str, str] | None:
+    """What has names of conditions."""
+    if value is not None and not set(value) <= {"base", "sd", "md"}:
+        raise ValueError("must name conditions among base, sd and md")
+    return value
+
+
+def day(value: str) -> str:
+    """
+    >>> day("2024-07-26")
+    '2024-07-26'
+    """
+    try:
+        return datetime.strptime(value, "%Y-%m-%d").date().isoformat()
+    except ValueError:
+        raise ValueError("must be a day as YYYY-MM-DD") from None
+
+
+def plain_name(value: str) -> str:
+    """A name that is one folder's, on every system."""
+    if not value or value in (".", "..") or set(value) & set('/\\:*?"<>|'):
+        raise ValueError("must be a plain folder name")
+    return value

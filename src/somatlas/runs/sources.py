@@ -1,0 +1,48 @@
+"""Whence settings come: TOML files, a run's folder, the environment.
+
+The later wins: defaults < a run's own config.toml < a file < environment < flags.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from somatlas.errors import InputError
+from somatlas.runs.fields import FIELDS
+
+ENVIRONMENT_PREFIX = "SOMATLAS_"
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file; a table [versions] in it is a record and no setting."""
+    content = read_toml(path, "config file")
+    content.pop("versions", None)
+    return content
+
+
+def read_run_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a run's folder; raises InputError where it is none."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise InputError(f"{folder} is no run folder: it has no config.toml")
+    return read_config_file(path)
+
+
+def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
+    """A TOML file as a dictionary; raises InputError, saying `what` it is, where that fails."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{what} {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{what} {path} cannot be read ({error})") from None
+
+
+def from_environment() -> dict[str, str]:
+    """Settings from variables such as SOMATLAS_BATCH_SIZE."""
+    names = {ENVIRONMENT_PREFIX + name.upper(): name for name in FIELDS}
+    return {names[key]: value for key, value in os.environ.items() if key in names and value}
