@@ -35,13 +35,8 @@ ORDER = (
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
 # Imports against the order, and why they are there still. This list only shrinks.
-EXCEPTIONS = {
-    ("measures/doctor.py", "exports.adapter"): "the account says what an adapter would leave out",
-    ("measures/doctor.py", "exports.carried"): "and what a checkpoint would leave behind",
-    ("measures/doctor.py", "exports.edited_model"): "and measures by the probe of exports",
-    ("runs/stages/map_stage.py", "report.figures.map_figures"): "draws map.png as it makes the map",
-}
-NAMED_TWICE = {"drawn", "served"}  # and this one too: to be renamed by who works there next
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+NAMED_TWICE: set[str] = set()
 
 
 def modules() -> list[Path]:

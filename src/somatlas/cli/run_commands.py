@@ -153,7 +153,7 @@ def _sweep(config: Path | None, over: tuple[str, ...], until: Stage | None, **fl
 @click.command("doctor", cls=SectionedCommand, help=f"Is a model covered? {MODEL_TEXT}")
 @settings_of("represent")
 def _doctor(config: Path | None, **flags: Any) -> None:
-    from somatlas.measures.doctor import diagnose
+    from somatlas.report.doctor import diagnose
     from somatlas.runs.folder import open_run
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.sources import from_environment

@@ -91,7 +91,7 @@ class PromptSet:
         >>> len(some.train.harmful), len(some.val.harmful), len(some.test.harmless)
         (12, 4, 4)
         """
-        from somatlas.prompts.drawn import drawn_set  # which reads this module
+        from somatlas.prompts.prompts_at_hand import drawn_set  # which reads this module
 
         return drawn_set(harmful, harmless, borderline, seed)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from somatlas.ablation import Projection
 from somatlas.completions.cache import ReplyStore, ServedReplies
 from somatlas.completions.completion import Completion, read_completions
+from somatlas.completions.from_server import Sender
 from somatlas.completions.make import Asked, Generator, Replies, asked, completions
-from somatlas.completions.served import Sender
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.errors import InputError
 from somatlas.evaluation.effects import effects, harmless_drift

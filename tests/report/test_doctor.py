@@ -8,8 +8,8 @@ import pytest
 
 from architectures import language_model
 from command import Command
-from somatlas.measures.doctor import diagnose
 from somatlas.prompts import bundled_prompts
+from somatlas.report.doctor import diagnose
 
 
 def test_doctor_prints_the_account(command: Command, tiny_folder: Path) -> None:
@@ -31,7 +31,7 @@ def test_doctor_prints_the_account(command: Command, tiny_folder: Path) -> None:
 def test_lora_is_not_as_exact_as_weights_that_differ_from_hooks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("somatlas.measures.doctor.relative_gap", lambda *_: 0.2)
+    monkeypatch.setattr("somatlas.report.doctor.relative_gap", lambda *_: 0.2)
     prompts = bundled_prompts().limited({"val": 4})
     account = str(diagnose(language_model("Qwen2"), prompts, batch_size=4))
     assert "weights and LoRA: no: logits differ from hooks by 2.0e-01" in account
