@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,54 +20,35 @@ from somatlas.cli.options import (
 from somatlas.errors import InputError
 from somatlas.runs.fields import STAGES, Stage
 
-if TYPE_CHECKING:
-    from somatlas.runs.folder import Run
-
 
 def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, Any]) -> None:
-    from somatlas.report.cost_table import cost_text
     from somatlas.report.page import refresh_report, write_report
+    from somatlas.report.stage_output import stage_notes, stage_output
+    from somatlas.runs import pipeline
     from somatlas.runs.folder import open_run
-    from somatlas.runs.pipeline import WORK
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.run_exports import EXPORTS, check_exports, save_exports
     from somatlas.runs.sources import from_environment
-    from somatlas.runs.stages.judge_stage import summarise
-    from somatlas.runs.workers import SHARED, share
+
+    def say(stage: Stage, now: bool) -> None:
+        if not now:
+            click.echo(f"{stage}: done before", err=True)
+        for note in stage_notes(run, stage):
+            click.echo(f"note: {note}", err=True)
+        if text := stage_output(run, stage, now=now):
+            click.echo(text)
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
     run = open_run(given(flags), config, from_environment())
     check_exports(exports)
     check_inputs(run, stages)
-    worked = False
-    for stage in stages:
-        if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
-            share(run, stage)
-        if run.carry_out(stage, WORK[stage]):
-            worked = True
-        else:
-            click.echo(f"{stage}: done before", err=True)
-        if stage == "represent":
-            _say_notes(run)
-        if stage == "judge":
-            click.echo(summarise(run))
-        if stage == "cost":
-            click.echo(cost_text(run))
+    worked = pipeline.carry_out(run, stages, say)
     page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
     if page is not None:
         click.echo(f"report: {page}")
     for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
         click.echo(f"saved: {path}")
     click.echo(f"run folder: {run.folder}")
-
-
-def _say_notes(run: Run) -> None:
-    """What represent noted of the prompts, on stderr."""
-    from somatlas.runs.contents import Inputs
-
-    inputs = Inputs.read_if_there(run.folder)
-    for note in inputs.notes if inputs else ():
-        click.echo(f"note: {note}", err=True)
 
 
 def _exports(function: Function) -> Function:

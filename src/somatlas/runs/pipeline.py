@@ -1,8 +1,8 @@
-"""The stages of a run, in order."""
+"""The stages of a run, in order, and how they are carried out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from somatlas.runs.folder import Run
 from somatlas.runs.settings import Stage
@@ -14,6 +14,7 @@ from somatlas.runs.stages.layers_stage import layers_stage
 from somatlas.runs.stages.map_stage import map_stage
 from somatlas.runs.stages.represent_stage import represent_stage
 from somatlas.runs.stages.search_stage import search_stage
+from somatlas.runs.workers import SHARED, share
 
 WORK: Mapping[Stage, Callable[[Run], None]] = {
     "represent": represent_stage,
@@ -25,3 +26,20 @@ WORK: Mapping[Stage, Callable[[Run], None]] = {
     "cost": cost_stage,
     "atlas": atlas_stage,
 }
+
+
+def carry_out(
+    run: Run, stages: Sequence[Stage], after: Callable[[Stage, bool], None] = lambda *_: None
+) -> bool:
+    """Do the stages that are not done, in order; whether there was any.
+
+    after : told of each stage once it is done, and whether it was done now.
+    """
+    worked = False
+    for stage in stages:
+        if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
+            share(run, stage)
+        now = run.carry_out(stage, WORK[stage])
+        worked |= now
+        after(stage, now)
+    return worked

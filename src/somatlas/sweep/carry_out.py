@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from somatlas.errors import InputError, Problems
-from somatlas.report.cost_table import cost_text
 from somatlas.report.page import write_report
+from somatlas.report.stage_output import stage_output
 from somatlas.runs.folder import Run, model_arguments
-from somatlas.runs.pipeline import WORK
+from somatlas.runs.pipeline import carry_out
 from somatlas.runs.preflight import check_inputs
 from somatlas.runs.resident import Resident
 from somatlas.runs.settings import Stage
-from somatlas.runs.stages.judge_stage import summarise
-from somatlas.runs.workers import SHARED, share
 from somatlas.sweep.axes import raise_all
 from somatlas.sweep.output import write_record, write_results
 from somatlas.sweep.plan import make_plan
@@ -112,15 +110,13 @@ def _make(run: Run, stages: Sequence[Stage], others: Sequence[Run]) -> None:
     for stage in stages:
         if take_over(run, stage, others):
             continue
-        if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
-            share(run, stage)
-        run.carry_out(stage, WORK[stage])
-        if stage == "judge":
-            summarise(run)
-        if stage == "cost":
-            cost_text(run)
-        if stage == "atlas":
-            write_report(run)
+        carry_out(run, [stage], lambda one, now: _output(run, one, now))
+
+
+def _output(run: Run, stage: Stage, now: bool) -> None:
+    stage_output(run, stage, now=now)
+    if stage == "atlas":
+        write_report(run)
 
 
 def _times(seconds: float, made: int, to_make: int) -> str:

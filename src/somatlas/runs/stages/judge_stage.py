@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from somatlas.evaluation.evaluation import summarised
@@ -19,6 +21,7 @@ from somatlas.runs.stages.answer_check import coherence_check
 def judge_stage(run: Run) -> None:
     """Judge every condition's completions; the first judge's verdicts make the table."""
     run.needs("ablate")
+    start = time.monotonic()
     config, contents = run.config, Contents(run.folder)
     check = coherence_check(run)
     names = dict.fromkeys((config.judge, *config.more_judges))
@@ -37,13 +40,15 @@ def judge_stage(run: Run) -> None:
         coherence=None if check is None else check.record,
         judges={judge.name: dict(judge.record) for judge in judges},
     ).write(run.folder)
+    before = {
+        s: run.stages[s]["seconds"] for s in STAGES[: STAGES.index("judge")] if run.is_done(s)
+    }
+    _summarise(run, {**before, "judge": round(time.monotonic() - start, 2)})
 
 
-def summarise(run: Run) -> str:
-    """Write evaluation.json and table.txt of a judged run; returns the table's text."""
-    run.needs("judge")
+def _summarise(run: Run, seconds: Mapping[str, float]) -> None:
+    """Write evaluation.json and table.txt."""
     contents, config = Contents(run.folder), run.config
-    judged_stages = STAGES[: STAGES.index("judge") + 1]
     evaluation = summarised(
         contents.verdicts,
         contents.effects,
@@ -51,7 +56,7 @@ def summarise(run: Run) -> str:
         model=config.model,
         seed=config.seed,
         layer=chosen_layer(run),
-        seconds={s: run.stages[s]["seconds"] for s in judged_stages if run.is_done(s)},
+        seconds=seconds,
         search=_search_scores(run),
         published=load_recipe(config.recipe).published if config.recipe else None,
     )
@@ -62,7 +67,6 @@ def summarise(run: Run) -> str:
         other_behaviour=config.behaviour is not None,
     )
     write_text(run.path("table.txt"), text)
-    return text
 
 
 def _search_scores(run: Run) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -12,9 +11,7 @@ from somatlas.directions.contract import Context, Contrast, DirectionMethod
 from somatlas.directions.direction_set import DirectionSet, Origin, mean_difference
 from somatlas.directions.methods import METHODS
 from somatlas.directions.methods import make_method as build_method
-from somatlas.directions.som import SOM
-from somatlas.files import read_json, write_json
-from somatlas.report.figures.map_figures import map_figure, save_figure
+from somatlas.files import write_json
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import Run, chosen_layer
 from somatlas.runs.settings import Config
@@ -44,7 +41,6 @@ def map_stage(run: Run) -> None:
         errors = map_errors(made.map_, harmful.double().numpy(), config.seed)
         write_json(run.path("map.json"), errors)
     replace(made.directions_, origin=origin).save(run.path("directions.safetensors"))
-    draw_map(run, ())
 
 
 def make_method(config: Config, name: str | None = None) -> DirectionMethod:
@@ -64,22 +60,3 @@ def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tenso
         layer=layer,
     )
     return Contrast(harmful, store.at("negative", layer), context)
-
-
-def draw_map(run: Run, chosen: Sequence[int]) -> None:
-    """map.png, with the chosen ranks outlined; nothing where the method makes no map."""
-    if not METHODS.get(run.config.method).makes_map:
-        return
-    som = SOM.load(run.path("map.safetensors"))
-    directions = DirectionSet.load(run.path("directions.safetensors"))
-    ordered = read_json(run.path("map.json"))["ordered"]
-    figure = map_figure(
-        som.coordinates(),
-        som.u_matrix() if ordered else None,
-        som.hits_,
-        directions.neurons.numpy(),
-        topology=som.topology,
-        chosen=chosen,
-        title=f"{run.folder.parent.name}, layer {directions.origin.layer}",
-    )
-    save_figure(figure, run.path("map.png"))

@@ -10,7 +10,6 @@ from somatlas.prompts.prompt_set import texts
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 from somatlas.runs.stages.answer_check import coherence_check
-from somatlas.runs.stages.map_stage import draw_map
 from somatlas.searches import (
     SubsetSampler,
     SubsetSpace,
@@ -71,7 +70,6 @@ def search_stage(run: Run) -> None:
         coherence=how.judge.record.get("coherence"),
     )
     result.write(run.folder)
-    draw_map(run, result.ranks)
 
 
 def asking(run: Run) -> Asking:
