@@ -40,10 +40,9 @@ def judge_stage(run: Run) -> None:
         coherence=None if check is None else check.record,
         judges={judge.name: dict(judge.record) for judge in judges},
     ).write(run.folder)
-    before = {
-        s: run.stages[s]["seconds"] for s in STAGES[: STAGES.index("judge")] if run.is_done(s)
-    }
-    _summarise(run, {**before, "judge": round(time.monotonic() - start, 2)})
+    done = [stage for stage in STAGES[: STAGES.index("judge")] if run.is_done(stage)]
+    seconds: dict[str, float] = {stage: run.stages[stage]["seconds"] for stage in done}
+    _summarise(run, {**seconds, "judge": round(time.monotonic() - start, 2)})
 
 
 def _summarise(run: Run, seconds: Mapping[str, float]) -> None:

@@ -11,19 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from somatlas.ablation import Projection
-from somatlas.atlases import cochran_q, contrast_sides, one_knob_test
-from somatlas.atlases.contrast import Side
-from somatlas.directions.contract import Contrast
-from somatlas.directions.direction_set import DirectionSet, mean_difference
-from somatlas.measures.drift import Drift
+from somatlas.atlases.contrast import Side, contrast_sides
+from somatlas.atlases.knobs import cochran_q, one_knob_test
+from somatlas.atlases.subject import Subject
+from somatlas.directions.direction_set import mean_difference
 from somatlas.numerics.geometry import cosine_matrix
 from somatlas.numerics.statistics import mcnemar, wilson
 from somatlas.progress import progress
 from somatlas.prompts import general_prompts
 from somatlas.prompts.prompt_set import spread, texts
-from somatlas.representations.extract import residual_stream
-from somatlas.runs.folder import Run, chosen_layer
-from somatlas.searches.trials import Asking
 
 _PROMPTS = 32  # test prompts a kind that are answered under each ablation
 _KINDS = {
@@ -35,58 +31,51 @@ _KINDS = {
 Floats = NDArray[np.float64]
 
 
-def controls(
-    run: Run, contrast: Contrast, directions: DirectionSet, trials: Asking, drift: Drift
-) -> dict[str, Any]:
-    """What atlas.json has under `contrast` and `knobs`; the model as it is answers once for both.
-
-    contrast : representations at the layer that is cut. drift : on harmless test replies.
-    """
-    sides, missing = _sides(run)
-    vectors = [_single(run, contrast, side) for side in sides]
+def controls(subject: Subject) -> dict[str, Any]:
+    """What an atlas has under `contrast` and `knobs`; the model as it is answers once for both."""
+    sides, missing = _sides(subject)
+    vectors = [_single(subject, side) for side in sides]
     arms = [Projection(vector[None]) for vector in vectors]
-    count = min(run.config.candidates, len(directions))
-    cells = [Projection(directions.vectors[[rank]]) for rank in range(count) if count > 1]
-    single = Projection(contrast.single[None])
-    alone = [single, *cells] if cells else []
+    count = min(subject.candidates, len(subject.directions))
+    each = subject.directions.vectors
+    cells = [Projection(each[[rank]]) for rank in range(count) if count > 1]
+    alone = [Projection(subject.contrast.single[None]), *cells] if cells else []
     with progress("controls", len(_KINDS) + len(arms) + len(alone)) as advance:
         refused: dict[str, Floats] = {}
-        for kind, prompts in _test_prompts(run).items():
+        for kind, prompts in _test_prompts(subject).items():
             asked = arms if kind == "harmless" else [*arms, *alone]
             if prompts:
-                refused[kind] = trials.refusals(asked, prompts)
+                refused[kind] = subject.asking.refusals(asked, prompts)
             advance(1)
         kl = []
         for projection in (*arms, *alone):
-            kl.append(drift.under(projection))
+            kl.append(subject.drift.under(projection))
             advance(1)
     n = 1 + len(arms)
     of_arms = {kind: rows[:n] for kind, rows in refused.items()}
     of_cells = {kind: rows[[0, *range(n, len(rows))]] for kind, rows in refused.items()}
-    tokens, seed = {"tokens": trials.refusal_tokens}, run.config.seed
+    tokens, seed = {"tokens": subject.asking.refusal_tokens}, subject.seed
     return {
         "contrast": {**tokens, **_contrast(sides, vectors, of_arms, kl, missing, seed)},
         "knobs": {**tokens, **_knobs(of_cells, kl[len(arms) :], seed)} if cells else None,
     }
 
 
-def _test_prompts(run: Run) -> dict[str, list[str]]:
-    kinds = (run.prompts.positive, run.prompts.negative, run.prompts.borderline)
+def _test_prompts(subject: Subject) -> dict[str, list[str]]:
+    test = subject.test
+    kinds = (test.harmful, test.harmless, test.borderline)
     return {
-        kind: texts(spread(prompts["test"], _PROMPTS))
-        for kind, prompts in zip(_KINDS, kinds, strict=True)
+        kind: texts(spread(prompts, _PROMPTS)) for kind, prompts in zip(_KINDS, kinds, strict=True)
     }
 
 
-def _sides(run: Run) -> tuple[list[Side], list[str]]:
+def _sides(subject: Subject) -> tuple[list[Side], list[str]]:
     """The harmless sides, and why others are missing; none where fewer than two are left."""
-    prompts, missing = run.prompts, []
-    sides, lacking = contrast_sides(
-        prompts.positive["train"], prompts.negative["train"], run.config.seed
-    )
+    train, missing = subject.train, []
+    sides, lacking = contrast_sides(train.harmful, train.harmless, subject.seed)
     if lacking:
         missing.append(lacking)
-    if run.config.behaviour is not None:
+    if not subject.of_refusal:
         sides = [side for side in sides if side.harmless is not None]
         missing.append(
             "the general prompts are harmless ones, and may or may not show the behaviour that is "
@@ -95,15 +84,14 @@ def _sides(run: Run) -> tuple[list[Side], list[str]]:
     return (sides if len(sides) > 1 else []), missing
 
 
-def _single(run: Run, contrast: Contrast, side: Side) -> Tensor:
+def _single(subject: Subject, side: Side) -> Tensor:
     """(d,) SD with a side's prompts as the harmless ones."""
+    contrast = subject.contrast
     harmful = contrast.harmful[list(side.harmful)]
     if side.harmless is not None:
         return mean_difference(harmful, contrast.harmless[list(side.harmless)])
-    prompts = spread(general_prompts(), side.size)
-    size = run.config.batch_size
     return mean_difference(
-        harmful, residual_stream(run.lm, prompts, [chosen_layer(run)], batch_size=size)[:, 0]
+        harmful, subject.represent(spread(general_prompts(), side.size), reads={})
     )
 
 

@@ -1,4 +1,4 @@
-"""How steady a run's directions are, beside those of the methods that the map is compared with."""
+"""How steady directions are, beside those of the methods that the map is compared with."""
 
 from __future__ import annotations
 
@@ -7,48 +7,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.atlases import stability
-from somatlas.atlases.stability import Method
+from somatlas.atlases.stability import Method, stability
+from somatlas.atlases.subject import Subject
 from somatlas.directions.contract import Contrast, DirectionMethod
 from somatlas.directions.direction_set import mean_difference
-from somatlas.directions.methods import METHODS, floors
+from somatlas.directions.methods import floors
 from somatlas.progress import progress
-from somatlas.runs.folder import Run
-from somatlas.runs.stages.ablate_stage import chosen_directions
-from somatlas.runs.stages.map_stage import make_method
 
 _BESIDE = ("kmeans", "pca", "sd")
 
 
-def stability_of(run: Run, whole: Contrast) -> dict[str, Any]:
-    """Stability of the run's method, first, of the floors and, for the map, of other methods, on
-    the same samples.
+def steadiness(subject: Subject) -> dict[str, Any]:
+    """Stability of the subject's method, first, of the floors and, for the map, of other methods,
+    on the same samples.
 
-    Measured on the directions that the search chose, or the user; on the first k by rank where
-    they are of a file of their own. A method that cannot be made again of a sample is
-    left out (`DirectionMethod.is_sampled`).
+    Measured on the directions that are ablated together; on the first k by rank where these are of
+    a file of their own. A method that cannot be made again of a sample is left out
+    (`DirectionMethod.is_sampled`).
     """
-    own = run.config.method
-    method = METHODS.get(own)
+    own, whole = subject.method, subject.contrast
+    method = subject.methods(own)
     names: list[str] = [own] if method.is_sampled else []
     if method.makes_map:
         names += _BESIDE
     if names:
         names += [floor for floor in floors() if floor != own]
-    ranks, chosen = None, None
-    k = min(run.config.k, run.config.candidates)
-    if run.config.directions is None:
-        ranks, vectors = chosen_directions(run)
-        k, chosen = len(ranks), vectors.double().numpy()
+    ranks, chosen, k = None, None, min(subject.k, subject.candidates)
+    if subject.own:
+        ranks, chosen = list(subject.ranks), subject.chosen.double().numpy()
+        k = len(ranks)
     single = mean_difference(whole.harmful, whole.harmless).double().numpy()
     found = {}
     with progress("stability", len(names)) as advance:
         for name in names:
             found[name] = stability(
-                _again(make_method(run.config, name), whole),
+                _again(subject.methods(name), whole),
                 len(whole.harmful),
                 k=k,
-                seed=run.config.seed,
+                seed=subject.seed,
                 chosen=chosen,
                 ranks=ranks,
                 single=single,
