@@ -14,6 +14,7 @@ import torch
 from command import SMALL, Command
 from somatlas import DirectionSet, Projection
 from somatlas.atlases import cochran_q, contrast_sides
+from somatlas.atlases.controls import _knobs
 from somatlas.files import read_json
 from somatlas.judges import KeywordJudge
 from somatlas.models.generation import generate
@@ -26,7 +27,6 @@ from somatlas.representations.extract import residual_stream
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import run_at
 from somatlas.runs.stages.ablate_stage import drift_of
-from somatlas.runs.stages.atlas_controls import _knobs
 from somatlas.runs.stages.map_stage import map_stage
 from somatlas.runs.stages.search_stage import asking
 

@@ -28,6 +28,7 @@ class Projection:
 
     Attributes
     ----------
+    vectors : (k, d) float64, as given.
     A, B : (d, r) float64 tensors; r = k in sequential mode, the rank of the span in subspace mode.
 
     Raises InputError for vectors of a wrong shape, of length zero, or not finite.
@@ -47,7 +48,7 @@ class Projection:
         for i, length in enumerate(lengths.flatten().tolist()):
             if not np.isfinite(length) or length == 0:
                 raise InputError(f"direction {i} has length {length} and cannot be ablated")
-        self.mode = mode
+        self.mode, self.vectors = mode, v
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.A, self.B = (_sequential if mode == "sequential" else _subspace)(v / lengths)
 

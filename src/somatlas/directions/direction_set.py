@@ -61,7 +61,7 @@ class DirectionSet:
     k-means, that each comes from; -1 where a method has neither, and 0 of SD, which is the one
     neuron of a map of 1x1. hits : (r,) int64, how many harmful representations each stands for; -1
     where that has no meaning. origin : where they come from. known_single : SD of the same
-    representations, where it is known (`single`).
+    representations, where it is known (`single`). known_map : the map whose neurons they come from.
 
     A slice, a list of ranks or one rank gives a set of its own, with the same origin:
 
@@ -75,6 +75,7 @@ class DirectionSet:
     hits: Tensor
     origin: Origin = Origin()
     known_single: DirectionSet | None = field(default=None, repr=False)
+    known_map: SOM | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -154,6 +155,7 @@ class DirectionSet:
             neurons=neurons,
             hits=torch.from_numpy(som.hits_)[neurons],
             origin=Origin("som"),
+            known_map=som,
         )
 
     @classmethod

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,20 +50,47 @@ from somatlas.runs.folder import Run
 from somatlas.searches.result import SearchResult
 
 
+@dataclass(frozen=True)
+class Head:
+    """What a page says of itself.
+
+    missing : in words, what the command would make. impossible : what no command makes of these
+    prompts. notes : of the prompts. repeat : what is needed to repeat it.
+    """
+
+    title: str
+    subtitle: str
+    repeat: str
+    command: str = ""
+    missing: Sequence[str] = ()
+    impossible: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
 def write_report(run: Run, *, show_completions: bool = False) -> Path:
     """Write report.html and figures/ of a run; returns the page's path.
 
     figures/ has every figure as SVG and PDF and its data as CSV.
     """
-    facts = read_facts(run.folder)
-    drawn = {f.name: _saved(f, run.path("figures")) for f in report_figures(facts)}
-    content = {"figures": drawn, "completions": _completions(run) if show_completions else []}
-    content |= _run_content(run, facts) | _measured(run, facts) | _described(facts)
+    facts, path = read_facts(run.folder), run.path("report.html")
+    completions = _completions(run) if show_completions else []
+    write_text(path, page(facts, _head(run), run.path("figures"), completions))
+    return path
+
+
+def page(
+    facts: Facts,
+    head: Head,
+    figures: Path | None = None,
+    completions: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page as HTML. figures : folder that every figure is written to, None for none."""
+    drawn = {f.name: _saved(f, figures) for f in report_figures(facts)}
+    content = {"figures": drawn, "completions": completions, **_headed(facts, head)}
+    content |= _measured(facts) | _described(facts)
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     source = (files("somatlas") / "data" / "report.html.j2").read_text(encoding="utf-8")
-    path = run.path("report.html")
-    write_text(path, environment.from_string(source).render(content))
-    return path
+    return environment.from_string(source).render(content)
 
 
 def refresh_report(run: Run) -> Path | None:
@@ -73,31 +101,42 @@ def refresh_report(run: Run) -> Path | None:
     return write_report(run) if run.path("report.html").exists() else None
 
 
-def _run_content(run: Run, facts: Facts) -> dict[str, Any]:
-    """What run it is, and what it lacks."""
+def _head(run: Run) -> Head:
     model, config = run.folder.parent.name, run.path("config.toml")
     what = "refusal" if run.config.behaviour is None else "a behaviour"
-    return {
-        "title": f"How {model} encodes {what}",
-        "subtitle": f"somatlas run {model}/{run.config.name}, seed {run.config.seed}, method "
+    return Head(
+        title=f"How {model} encodes {what}",
+        subtitle=f"somatlas run {model}/{run.config.name}, seed {run.config.seed}, method "
         f"{run.config.method}",
+        repeat=config.read_text(encoding="utf-8"),
+        command=finishing_command(run),
+        missing=missing_parts(run),
+        impossible=impossible_parts(run),
+        notes=input_notes(run),
+    )
+
+
+def _headed(facts: Facts, head: Head) -> dict[str, Any]:
+    return {
+        "title": head.title,
+        "subtitle": head.subtitle,
         "summary": summary_lines(facts),
         "model_notes": (facts.model or {}).get("notes", []),
-        "missing": missing_parts(run),
-        "impossible": impossible_parts(run),
-        "input_notes": input_notes(run),
-        "command": finishing_command(run),
-        "config": config.read_text(encoding="utf-8"),
+        "missing": head.missing,
+        "impossible": head.impossible,
+        "input_notes": head.notes,
+        "command": head.command,
+        "config": head.repeat,
     }
 
 
-def _measured(run: Run, facts: Facts) -> dict[str, Any]:
+def _measured(facts: Facts) -> dict[str, Any]:
     """Rates, evidence, cost and search."""
     evaluation, search = facts.evaluation, facts.search
     titles = {} if evaluation is None else evaluation.conditions
     return {
         "conditions": list(titles.values()),
-        "rates": _rates(evaluation, facts.effects, run.config.behaviour is not None),
+        "rates": _rates(evaluation, facts.effects, facts.settings.get("behaviour") is not None),
         "evidence": evidence_lines(evaluation) if evaluation else [],
         "judges": ", ".join(evaluation.judge) if evaluation else "",
         "judge_rates": _judge_rates(evaluation),
@@ -233,14 +272,15 @@ def _completions(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _saved(figure: ReportFigure, folder: Path) -> dict[str, str]:
+def _saved(figure: ReportFigure, folder: Path | None) -> dict[str, str]:
     """Write a figure's files, and what the page says and shows of it."""
     drawn, buffer = figure.draw(), io.BytesIO()
     with rc_context({"svg.hashsalt": "somatlas"}):
         drawn.savefig(buffer, format="svg", metadata={"Date": None})
-    with atomic_file(folder / f"{figure.name}.svg") as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    with atomic_file(folder / f"{figure.name}.pdf") as temporary:
-        drawn.savefig(temporary, format="pdf", metadata={"CreationDate": None})
-    write_text(folder / f"{figure.name}.csv", figure.csv())
+    if folder is not None:
+        with atomic_file(folder / f"{figure.name}.svg") as temporary:
+            temporary.write_bytes(buffer.getvalue())
+        with atomic_file(folder / f"{figure.name}.pdf") as temporary:
+            drawn.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+        write_text(folder / f"{figure.name}.csv", figure.csv())
     return {"caption": figure.caption, "svg": base64.b64encode(buffer.getvalue()).decode()}
