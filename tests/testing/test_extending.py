@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from command import SMALL, Command
-from somatlas import InputError
+from command import Command
+from somatlas import DirectionSet, InputError
 from somatlas.directions.methods import METHODS
 from somatlas.files import read_json
 from somatlas.runs.settings import Config
@@ -62,16 +62,22 @@ def test_the_pages_method_and_sampler_keep_their_contracts(package: Path, tmp_pa
 def test_a_run_takes_them_by_name_with_their_settings(
     package: Path, command: Command, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    flags = (*SMALL, "--k", "1", "--startup", "1", "--out", tmp_path / "runs")
-    own = ("--method", "median", "--method-settings", "trim=0.2", "--sampler", "climbing")
-    result = command("run", tiny_folder, *flags, *own)
-    assert result.code == 0, result.err
+    settings = tmp_path / "settings.toml"
+    settings.write_text(
+        'method = "median"\nmethod_settings = { trim = 0.2 }\nsampler = "climbing"\n'
+        "k = 1\ntrials = 2\nval_prompts = 2\ntest_tokens = 2\nlayer = 1\ntrain_prompts = 12\n"
+        'grid = "2x2"\ncoherence = "off"\nselection_prompts = 1\n'
+    )
+    for stage in ("represent", "map", "search"):
+        result = command(stage, tiny_folder, "--config", settings, "--out", tmp_path / "runs")
+        assert result.code == 0, result.err
     folder = tmp_path / "runs" / "tiny" / "default"
     kept = tomllib.loads((folder / "config.toml").read_text())
     assert kept["method_settings"] == {"trim": 0.2}
     assert kept["sampler"] == "climbing"
     assert kept["sampler_settings"] == {"jump": 0.1}
-    assert next(iter(read_json(folder / "atlas.json")["stability"])) == "median"
+    assert DirectionSet.load(folder / "directions.safetensors").origin.method == "median"
+    assert read_json(folder / "search.json")["ranks"] == [0]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class SamplerContract:
         short = finished_trials(self.study(tmp_path / "short", _SETS), _SETS)
         assert short == finished_trials(long, _SETS)
 
-    def test_the_point_of_a_trial_that_was_lost_comes_first(self, tmp_path: Path) -> None:
+    def test_the_point_of_a_trial_that_was_lost_is_proposed_again(self, tmp_path: Path) -> None:
         study = self.study(tmp_path / "s", _SETS)
         run_trials(study, _SETS, _evaluate, 4)
         lost = study.ask(_SETS.distributions)
