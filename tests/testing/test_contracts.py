@@ -74,6 +74,5 @@ def test_a_sampler_that_draws_by_itself_is_caught(tmp_path: Any) -> None:
         def make(self) -> Proposer:
             return _Stubborn()
 
-    Contract().test_every_point_is_tried_once_and_none_twice(tmp_path)  # the frame sees to that
     with pytest.raises(AssertionError):
         Contract().test_the_same_seed_gives_the_same_trials(tmp_path)
