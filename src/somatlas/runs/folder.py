@@ -41,7 +41,7 @@ from somatlas.runs.settings import (
     Config,
     Stage,
 )
-from somatlas.runs.sources import read_config_file, read_run_settings
+from somatlas.runs.setting_sources import read_config_file, read_run_settings
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 
