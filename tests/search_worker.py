@@ -19,7 +19,7 @@ from somatlas.searches import (
     SubsetSpace,
     open_storage,
     open_study,
-    search,
+    run_trials,
 )
 
 SPACE = SubsetSpace(9, 3)
@@ -47,7 +47,7 @@ def main() -> None:
         time.sleep(0.1)
         return [Outcome(sum(p) / 21, 0.0, 0.0) for p in points]
 
-    search(study, SPACE, evaluate, int(budget))
+    run_trials(study, SPACE, evaluate, int(budget))
     sys.stdout.write(f"{name} {calls}\n")
 
 

@@ -20,8 +20,8 @@ from conftest import CHAT_TEMPLATE
 from somatlas.completions import make
 from somatlas.completions.completion import read_completions
 from somatlas.files import read_json, read_tensors
+from somatlas.runs.setting_sources import read_config_file
 from somatlas.runs.settings import STAGES, Config
-from somatlas.runs.sources import read_config_file
 from somatlas.searches import trials
 
 FILES = {

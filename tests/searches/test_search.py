@@ -26,7 +26,7 @@ from somatlas.searches import (
     open_storage,
     open_study,
     pareto_front,
-    search,
+    run_trials,
     storage_url,
     within,
 )
@@ -62,7 +62,7 @@ def run(
     path: Path, trials: int, seed: int = 0, space: SubsetSpace = SPACE, lanes: int = 1
 ) -> Ranks:
     study = study_in(path, seed, space)
-    search(study, space, values, trials, lanes=lanes)
+    run_trials(study, space, values, trials, lanes=lanes)
     return contenders(finished_trials(study, space))[0][0]
 
 
@@ -134,7 +134,7 @@ def test_directions_that_span_alike_are_taken_for_alike(tmp_path: Path) -> None:
         return [Outcome(sum(worth[r % 6] for r in set(p)), 0.0, 0.0) for p in points]
 
     study = open_study(open_storage(storage_url(tmp_path / "s")), "s", sampler, ["maximize"], {})
-    search(study, space, evaluate, 30)
+    run_trials(study, space, evaluate, 30)
     spans = [frozenset(r % 6 for r in ranks) for ranks, _ in finished_trials(study, space)]
     assert len(set(spans)) >= 12  # of 21; with independent candidates repeats abound
     top_two = frozenset(np.argsort(worth)[-2:].tolist())
@@ -167,7 +167,7 @@ def test_neither_lanes_nor_workers_nor_who_is_faster_change_a_search(
             storage = open_storage(storage_url(tmp_path / name))
             sampler = SubsetSampler(space, 0, startup=4)
             study = open_study(storage, "s", sampler, ["maximize"], {})
-            search(study, space, evaluate, 14, lanes=own)
+            run_trials(study, space, evaluate, 14, lanes=own)
 
         work_of = [
             threading.Thread(target=work, args=(n,), name=str(i)) for i, n in enumerate(lanes)
@@ -217,7 +217,7 @@ def test_the_first_trials_are_random_and_their_number_is_no_share_of_the_budget(
         storage = open_storage(storage_url(tmp_path / name))
         study = open_study(storage, "s", sampler, ["maximize"], {})
         for budget in budgets:
-            search(study, space, values, budget)
+            run_trials(study, space, values, budget)
         return [ranks for ranks, _ in finished_trials(study, space)]
 
     proposed, chance = trials("a", 6, 24), trials("b", 24, 24)
@@ -246,7 +246,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     with monkeypatch.context() as patch:  # a process that is dead when the search goes on
         patch.setattr("somatlas.searches.study._identity", lambda: _dead_process())
         with pytest.raises(KeyboardInterrupt):
-            search(study_in(tmp_path / "cut"), SPACE, interrupted, 16, lanes=lanes)
+            run_trials(study_in(tmp_path / "cut"), SPACE, interrupted, 16, lanes=lanes)
     assert len(trials_of(tmp_path / "cut")) == min(stop_after * lanes, 16)
     run(tmp_path / "cut", trials=16, lanes=lanes)
     assert trials_of(tmp_path / "cut") == trials_of(tmp_path / "whole")
@@ -299,7 +299,7 @@ def test_the_point_of_a_dead_worker_comes_next(
         patch.setattr("somatlas.searches.study._identity", lambda: _dead_process())
         lost = claim(study, SPACE, 8)
     assert lost is not None
-    search(study, SPACE, values, 8)
+    run_trials(study, SPACE, values, 8)
     assert trials_of(tmp_path / "s")[0] == lost[1]
     assert len(trials_of(tmp_path / "s")) == 8
 
@@ -400,7 +400,7 @@ def test_several_objectives_spread_along_the_front(tmp_path: Path) -> None:
     def evaluate(points: Sequence[Ranks], _threshold: float) -> list[Outcome]:
         return [Outcome(sum(p) / 18, 0.0, 0.0, kl=sum(p) / 18) for p in points]
 
-    search(study, SPACE, evaluate, 24)
+    run_trials(study, SPACE, evaluate, 24)
     asr = [o.asr for _, o in finished_trials(study, SPACE)]
     assert min(asr) < 0.35
     assert max(asr) > 0.9

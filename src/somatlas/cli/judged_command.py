@@ -34,8 +34,8 @@ def judged_file(config: Path | None, flags: dict[str, Any]) -> bool:
     """Judge a file of replies, if that is what was named; the flags for it are taken out."""
     from somatlas.runs.folder import run_at
     from somatlas.runs.judged_file import SUFFIXES, Columns, judge_file
+    from somatlas.runs.setting_sources import from_environment, read_config_file
     from somatlas.runs.settings import Config
-    from somatlas.runs.sources import from_environment, read_config_file
 
     named = {name: flags.pop(f"{name}_column") for name in _COLUMNS}
     beside, path = flags.pop("beside"), Path(flags.get("model") or "")

@@ -23,7 +23,7 @@ def _report(folder: Path | None, show_completions: bool, show: bool) -> None:
     """
     from somatlas.report.page import write_report
     from somatlas.runs.folder import open_run, run_at
-    from somatlas.runs.sources import from_environment
+    from somatlas.runs.setting_sources import from_environment
 
     run = run_at(folder) if folder else open_run({}, None, from_environment())
     if not run.stages:

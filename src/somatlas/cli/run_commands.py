@@ -28,7 +28,7 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     from somatlas.runs.folder import open_run
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.run_exports import EXPORTS, check_exports, save_exports
-    from somatlas.runs.sources import from_environment
+    from somatlas.runs.setting_sources import from_environment
 
     def say(stage: Stage, now: bool) -> None:
         if not now:
@@ -117,7 +117,7 @@ def _sweep(config: Path | None, over: tuple[str, ...], until: Stage | None, **fl
     seeds are pooled. Finished points are not done again: the same command, or one without --over,
     goes on where it was. The points are runs like any other, named sweep_k=1_seed=0 and so on.
     """
-    from somatlas.runs.sources import from_environment, read_config_file
+    from somatlas.runs.setting_sources import from_environment, read_config_file
     from somatlas.sweep import sweep
 
     file = read_config_file(config) if config else {}
@@ -137,7 +137,7 @@ def _doctor(config: Path | None, **flags: Any) -> None:
     from somatlas.report.doctor import diagnose
     from somatlas.runs.folder import open_run
     from somatlas.runs.preflight import check_inputs
-    from somatlas.runs.sources import from_environment
+    from somatlas.runs.setting_sources import from_environment
 
     run = open_run(given(flags), config, from_environment())
     check_inputs(run, ("represent",))

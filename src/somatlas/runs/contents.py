@@ -42,8 +42,8 @@ from somatlas.records import Record
 from somatlas.representations.sides import Representations, stored_representations
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.map_file import MapFile, read_map
+from somatlas.runs.setting_sources import read_run_settings
 from somatlas.runs.settings import Config
-from somatlas.runs.sources import read_run_settings
 from somatlas.searches.result import SearchResult
 
 if TYPE_CHECKING:

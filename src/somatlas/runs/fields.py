@@ -1,8 +1,8 @@
 """What can be set: every setting, from which stage on it decides the outcome, its type and default.
 
 Light on purpose: the command's help and completion read this and import no validation library.
-`somatlas.runs.settings` makes a validated model of it, `somatlas.runs.sources` says whence values
-come, `somatlas.runs.parsing` how lists, pairs and ranges are written.
+`somatlas.runs.settings` makes a validated model of it, `somatlas.runs.setting_sources` says whence
+values come, `somatlas.runs.parsing` how lists, pairs and ranges are written.
 """
 
 from __future__ import annotations

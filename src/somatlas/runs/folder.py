@@ -35,13 +35,13 @@ from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
 from somatlas.runs.recipes import load_recipe
+from somatlas.runs.setting_sources import read_config_file, read_run_settings
 from somatlas.runs.settings import (
     REDONE,
     STAGES,
     Config,
     Stage,
 )
-from somatlas.runs.sources import read_config_file, read_run_settings
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 

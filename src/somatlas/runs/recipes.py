@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from somatlas.errors import InputError
+from somatlas.runs.setting_sources import read_toml
 from somatlas.runs.settings import Config
-from somatlas.runs.sources import read_toml
 
 
 @dataclass(frozen=True)

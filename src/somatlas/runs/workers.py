@@ -11,8 +11,8 @@ import torch
 
 from somatlas.errors import InputError
 from somatlas.runs.folder import Run
+from somatlas.runs.setting_sources import ENVIRONMENT_PREFIX
 from somatlas.runs.settings import Stage
-from somatlas.runs.sources import ENVIRONMENT_PREFIX
 
 SHARED: tuple[Stage, ...] = ("represent", "search")  # the stages whose work can be shared
 

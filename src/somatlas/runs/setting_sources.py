@@ -1,6 +1,7 @@
 """Whence settings come: TOML files, a run's folder, the environment.
 
-The later wins: defaults < a run's own config.toml < a file < environment < flags.
+The later wins: defaults < a recipe < the run's own config.toml < a file < environment < flags. A
+recipe that is not the folder's yet takes the place of its config.toml (`runs.folder.open_run`).
 """
 
 from __future__ import annotations
