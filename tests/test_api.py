@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,25 @@ def test_importing_the_package_imports_no_library_of_arrays() -> None:
     code = "import somatlas, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "spin"),
+    [
+        ({}, "1000 1"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None None"),
+    ],
+)
+def test_waiting_threads_spin_shortly_unless_the_user_says_otherwise(
+    given: dict[str, str], spin: str
+) -> None:
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    own = {k: v for k, v in os.environ.items() if k not in (*names, "OMP_WAIT_POLICY")}
+    code = f"import somatlas, os; print(*(os.environ.get(n) for n in {names}))"
+    line = [sys.executable, "-c", code]
+    said = subprocess.run(line, capture_output=True, text=True, check=True, env=own | given)
+    assert said.stdout.strip() == spin
 
 
 def test_every_public_name_is_there() -> None:

@@ -4,6 +4,8 @@ Names are imported when they are first used: `SOM`, `DirectionSet` and `Projecti
 vectors and bring no language-model library.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,16 @@ if TYPE_CHECKING:
     from somatlas.searches.search import search
 
 __version__ = "0.1.0"
+
+# OpenMP's threads spin while they wait for one another; where other programs keep a core busy, they
+# wait for a thread that has no core, and a run takes three to five times as long (docs/performance.md).
+# A short spin costs an idle machine nothing that was measured. It is read when torch is loaded.
+_SPIN = {
+    "GOMP_SPINCOUNT": "1000",
+    "KMP_BLOCKTIME": "1",
+}  # torch's on Linux; elsewhere (milliseconds)
+if "torch" not in sys.modules and not os.environ.keys() & {*_SPIN, "OMP_WAIT_POLICY"}:
+    os.environ.update(_SPIN)
 
 # Public name -> the module that has it, and its name there where that is another.
 _PLACES = {

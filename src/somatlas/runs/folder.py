@@ -23,8 +23,10 @@ from typing import Any
 
 import tomli_w
 
+from somatlas.completions.cache import ReplyStore
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
+from somatlas.judges import CoherenceCheck
 from somatlas.judges.registry import Judges
 from somatlas.measures.layer_choice import LayerChoice
 from somatlas.models.checkpoint import adapter_base
@@ -34,6 +36,7 @@ from somatlas.models.load import folder_name, load_model
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
+from somatlas.runs.answer_check import answer_check
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.setting_sources import read_config_file, read_run_settings
 from somatlas.runs.settings import (
@@ -66,6 +69,18 @@ class Run:
     def judges(self) -> Judges:
         """The judges, each loaded once: the search's stays for the test replies."""
         return self.config.judges(self.path("judge_answers.jsonl"))
+
+    @cached_property
+    def answer_check(self) -> CoherenceCheck | None:
+        """The check of answers, calibrated once for search, test and atlas; None where the run
+        wants none."""
+        c = self.config
+        if c.coherence == "off":
+            return None
+        store = ReplyStore(self.folder.parent / ".replies")
+        return answer_check(
+            self.lm, self.prompts, store, tokens=c.test_tokens, batch_size=c.batch_size
+        )
 
     @cached_property
     def all_prompts(self) -> PromptSet:

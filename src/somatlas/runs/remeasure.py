@@ -27,7 +27,6 @@ from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 from somatlas.runs.resident import Resident
 from somatlas.runs.stages.ablate_stage import drift_of, harmful_replies
-from somatlas.runs.stages.answer_check import coherence_check
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any
     """Measure sets and keep each once it is measured."""
     directions = Contents(run.folder).directions
     base = read_completions(run.path("completions/base.jsonl"))
-    judge = run.judges.get(run.config.judge, coherence_check(run))
+    judge = run.judges.get(run.config.judge, run.answer_check)
     drift = drift_of(run)
     replies = sum(one.kind == "harmful" for one in base)
     with progress("remeasure", len(missing) * replies) as advance:

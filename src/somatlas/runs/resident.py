@@ -40,6 +40,7 @@ class Resident:
     def keep(self, run: Run) -> None:
         """Take what a run has loaded, and let it go there."""
         self._model = vars(run).pop("lm", self._model)
+        vars(run).pop("answer_check", None)  # which holds the model
         if self._run is not None and self._run is not run:
             vars(self._run).pop("judges", None)
         self._run = run

@@ -15,7 +15,6 @@ from somatlas.runs.contents import Contents, Judging
 from somatlas.runs.folder import Run, chosen_layer
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.settings import STAGES
-from somatlas.runs.stages.answer_check import coherence_check
 
 
 def judge_stage(run: Run) -> None:
@@ -23,7 +22,7 @@ def judge_stage(run: Run) -> None:
     run.needs("ablate")
     start = time.monotonic()
     config, contents = run.config, Contents(run.folder)
-    check = coherence_check(run)
+    check = run.answer_check
     names = dict.fromkeys((config.judge, *config.more_judges))
     judges = [run.judges.get(name, check) for name in names]
     rows = judged(

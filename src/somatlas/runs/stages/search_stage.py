@@ -9,7 +9,6 @@ from somatlas.progress import progress
 from somatlas.prompts.prompt_set import texts
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
-from somatlas.runs.stages.answer_check import coherence_check
 from somatlas.searches import (
     SubsetSampler,
     SubsetSpace,
@@ -78,7 +77,7 @@ def asking(run: Run) -> Asking:
     opened = run.lm.opens_reasoning("Hello")
     short = c.test_tokens if opened else min(c.test_tokens, REFUSAL_TOKENS)
     return Asking.by(
-        run.judges.get(c.judge, coherence_check(run)),
+        run.judges.get(c.judge, run.answer_check),
         run.lm,
         tokens=c.search_tokens or c.test_tokens,
         refusal_tokens=c.search_tokens or short,

@@ -7,37 +7,35 @@ from collections.abc import Callable, Mapping, Sequence
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.completions.kept import KeptReplies
 from somatlas.judges import CoherenceCheck
+from somatlas.models.language_model import LanguageModel
 from somatlas.models.reply import Reply
+from somatlas.prompts import PromptSet
 from somatlas.prompts.prompt_set import Prompt, Split, spread, texts
-from somatlas.runs.folder import Run
 
 _CALIBRATION_PROMPTS = 64  # harmless val prompts
 _FEWEST = 3  # val prompts of a side; with fewer those of train are taken too
 _STRANGERS = 8  # harmful val prompts that replies are tried behind, of which a reply needs two
 
 
-def coherence_check(run: Run) -> CoherenceCheck | None:
-    """The check calibrated on the unchanged model's greedy replies to harmless val prompts, as long
-    as the test's; None where the run wants none.
+def answer_check(
+    lm: LanguageModel, prompts: PromptSet, store: ReplyStore, *, tokens: int, batch_size: int
+) -> CoherenceCheck:
+    """The check calibrated on the unchanged model's greedy replies to harmless val prompts.
 
-    Raises InputError where there are too few of them.
+    tokens : of a reply, as many as of a test's. Raises InputError where there are too few prompts.
     """
-    config = run.config
-    if config.coherence == "off":
-        return None
-    prompts = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
-    key = {**model_key(run.lm, None, prompts), "tokens": config.test_tokens}
-    store = ReplyStore(run.folder.parent / ".replies")
+    asked = texts(spread(_unseen(prompts.negative), _CALIBRATION_PROMPTS))
+    key = {**model_key(lm, None, asked), "tokens": tokens}
 
     def keeping(make: Callable[[KeptReplies], list[Reply]]) -> list[Reply]:
-        return store.get(key, prompts, make)
+        return store.get(key, asked, make)
 
     return CoherenceCheck.of_model(
-        run.lm,
-        prompts,
-        strangers=spread(_unseen(run.prompts.positive), _STRANGERS),
-        tokens=config.test_tokens,
-        batch_size=config.batch_size,
+        lm,
+        asked,
+        strangers=spread(_unseen(prompts.positive), _STRANGERS),
+        tokens=tokens,
+        batch_size=batch_size,
         keeping=keeping,
     )
 
