@@ -75,9 +75,8 @@ def main() -> None:
         )
     ]
     write("busy", rows)
-    print(
-        f"beside / alone: {beside[ours] / alone[ours]:.2f} (was {beside[before] / alone[before]:.2f})"
-    )
+    ratios = [beside[name] / alone[name] for name in (ours, before)]
+    print("beside / alone: {:.2f} (was {:.2f})".format(*ratios))
 
 
 if __name__ == "__main__":

@@ -45,12 +45,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # OpenMP's threads spin while they wait for one another; where other programs keep a core busy, they
-# wait for a thread that has no core, and a run takes three to five times as long (docs/performance.md).
-# A short spin costs an idle machine nothing that was measured. It is read when torch is loaded.
-_SPIN = {
-    "GOMP_SPINCOUNT": "1000",
-    "KMP_BLOCKTIME": "1",
-}  # torch's on Linux; elsewhere (milliseconds)
+# wait for a thread that has no core, and a run takes several times as long (docs/performance.md).
+# It is read when torch is loaded: the one of torch's library on Linux, milliseconds elsewhere.
+_SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 if "torch" not in sys.modules and not os.environ.keys() & {*_SPIN, "OMP_WAIT_POLICY"}:
     os.environ.update(_SPIN)
 
