@@ -221,8 +221,9 @@ def test_a_device_that_is_not_there(command: Command, tiny_folder: Path, device:
     assert f"device {device!r} is not there" in message
 
 
-def test_auto_uses_what_there_is(tiny_folder: Path) -> None:
-    lm = load_model(str(tiny_folder), device="auto")
+@pytest.mark.parametrize("device", ["auto", "spread"])
+def test_auto_and_spread_use_what_there_is(tiny_folder: Path, device: str) -> None:
+    lm = load_model(str(tiny_folder), device=device)
     assert lm.model.device.type in ("cpu", "cuda", "mps")
 
 

@@ -24,6 +24,7 @@ from somatlas.judges.template import JudgeTemplate
 from somatlas.judges.verdict import Judgement, Verdict
 from somatlas.models.integrity import load_report, stored_tensors
 from somatlas.models.online import hub_reachable
+from somatlas.models.placement import chosen_device
 
 _REPLY_TOKENS = 512  # of a reply are judged, as HarmBench does (arXiv 2402.04249)
 _BATCH = 16
@@ -166,7 +167,8 @@ def _loaded(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    place = {"device_map": "auto"} if device == "auto" else {}
+    device = chosen_device(device)
+    place = {"device_map": "auto"} if device == "spread" else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
         with load_report() as report:

@@ -84,7 +84,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, device: str, trust_remote_cod
                 model = loader.from_pretrained(
                     source,
                     dtype=dtype,
-                    device_map=None if device == "cpu" else device,
+                    device_map={"cpu": None, "spread": "auto"}.get(device, device),
                     use_safetensors=None if "gguf_file" in where else True,
                     **where,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.models.limits import limits_of
 from somatlas.models.names import ADAPTERS, BASE, DEFAULT_DATE
 from somatlas.models.packed import pack_linears
+from somatlas.models.placement import Precision, chosen_device, chosen_precision
 from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.reasoning import skipping_text, template_marks
 from somatlas.models.structure import Site, find_structure
@@ -45,8 +47,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_model(
     name: str,
     *,
-    dtype: str = "float32",
-    device: str = "cpu",
+    dtype: str = "auto",
+    device: str = "auto",
     system: str | None = None,
     chat_template: str | None = None,
     site: Site = "projection",
@@ -58,8 +60,9 @@ def load_model(
     """Load a chat model and verify its residual structure.
 
     name : "smollm2-hardened", "smollm2-guarded" or "smollm2" (embedded), a folder (a checkpoint or
-    a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16 or float16. device :
-    cpu, cuda, cuda:1, mps, or auto (spread over all devices). chat_template : in place of the
+    a PEFT adapter), a .gguf file, or a hub name. dtype : float32, bfloat16, float16, or auto (see
+    `somatlas.models.placement`). device : cpu, cuda, cuda:1, mps, auto (a GPU where there is one)
+    or spread (over all there are). chat_template : in place of the
     model's own: "chatml", the name of another of its own, a Jinja template, or a file with one.
     date : see `find_format`. system, site, edit_head, thinking : see `LanguageModel`.
 
@@ -67,9 +70,12 @@ def load_model(
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
     device that is not there.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype not in (*DTYPES, "auto"):
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)} or auto, not {dtype!r}")
     check_device(device)
+    device = chosen_device(device)
+    if dtype == "auto":
+        dtype = precision_of(name, device, trust_remote_code).dtype
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -166,6 +172,15 @@ def load_config(name: str, trust_remote_code: bool = False) -> PretrainedConfig:
     return load_config(base, trust_remote_code)
 
 
+@cache
+def precision_of(name: str, device: str, trust_remote_code: bool = False) -> Precision:
+    """The precision for a model by name that is left open; raises InputError as `load_model`.
+
+    Tried once a process: runs of one command are alike.
+    """
+    return chosen_precision(load_config(name, trust_remote_code), chosen_device(device))
+
+
 def folder_name(name: str) -> str:
     """The model's folder among the runs: a file's stem or a path's or hub name's last part."""
     last = Path(name).stem if name.endswith(".gguf") else Path(name).resolve().name
@@ -195,7 +210,7 @@ def _base_here(name: str) -> str | None:
 def _load(name: str, dtype: torch.dtype, device: str, trust_remote_code: bool) -> Loaded:
     if name in (*ADAPTERS, BASE):
         model, tokenizer = load_embedded(name)
-        return Loaded(model.to("cpu" if device == "auto" else device, dtype), tokenizer)
+        return Loaded(model.to("cpu" if device == "spread" else device, dtype), tokenizer)
     base = _base_here(name)
     if base is None:
         return load_checkpoint(name, dtype, device, trust_remote_code)
@@ -232,6 +247,6 @@ def _outdated(name: str, written_for: str | None, error: Exception) -> str:
 def check_device(device: str) -> None:
     """Raise InputError where a device is not there."""
     try:
-        torch.empty(1, device="cpu" if device == "auto" else device)
+        torch.empty(1, device="cpu" if device in ("auto", "spread") else device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(f"device {device!r} is not there on this machine: try cpu") from None

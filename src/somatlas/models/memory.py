@@ -24,8 +24,8 @@ def weight_bytes(
 
 
 def free_bytes(device: str) -> int:
-    """Bytes that are free on a device; on "auto", on all accelerators and the CPU together."""
-    if device == "auto":
+    """Bytes that are free on a device; on "spread", on all accelerators and the CPU together."""
+    if device == "spread":
         cards = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
         return sum(cards) + int(psutil.virtual_memory().available)
     if torch.device(device).type == "cuda":
@@ -43,6 +43,6 @@ def check_memory(
     if needed > free:
         raise InputError(
             f"the weights of {name} take {needed / 2**30:.1f} GiB in {str(dtype)[6:]} and {device} "
-            f"has {free / 2**30:.1f} GiB free: take --dtype bfloat16, another --device (auto uses "
-            "all), or a smaller model"
+            f"has {free / 2**30:.1f} GiB free: take --dtype bfloat16, another --device (spread "
+            "uses all), or a smaller model"
         )

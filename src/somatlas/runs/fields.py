@@ -110,8 +110,11 @@ class Fields(BaseModel):
         "file of regular expressions that mark a reply that shows the behaviour (default: refusal)",
         form="FILE",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = of(
-        "represent", "float32", "precision of the model"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = of(
+        "represent",
+        "auto",
+        "precision; auto: on a GPU the checkpoint's own, on a CPU float32, or bfloat16 for a large "
+        "model where the CPU is faster with it",
     )
 
     layers: tuple[int, ...] | None = of(
@@ -328,7 +331,12 @@ class Fields(BaseModel):
         None, "default", "the run's folder below the model's", check=parsing.plain_name, form="NAME"
     )
     out: Path = of(None, Path("runs"), "folder of all runs", form="FOLDER")
-    device: str = of(None, "cpu", "cpu, cuda, cuda:1, mps, or auto: spread over all", form="DEVICE")
+    device: str = of(
+        None,
+        "auto",
+        "cpu, cuda, cuda:1, mps, auto: a GPU where there is one, or spread: over all",
+        form="DEVICE",
+    )
     storage: str | None = of(
         None,
         None,

@@ -32,7 +32,8 @@ from somatlas.measures.layer_choice import LayerChoice
 from somatlas.models.checkpoint import adapter_base
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
-from somatlas.models.load import folder_name, load_model
+from somatlas.models.load import folder_name, load_model, precision_of
+from somatlas.progress import note
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
@@ -56,12 +57,21 @@ class Run:
         self.config = config
         self.folder = folder or run_folder(config)
 
+    def settle(self) -> None:
+        """Decide the precision that was left open, which decides the outcome, and say it."""
+        if self.config.dtype == "auto":
+            c = self.config
+            found = precision_of(c.model, c.device, c.trust_remote_code)
+            note(f"dtype {found.dtype}: {found.reason}")
+            self.config = c.model_copy(update={"dtype": found.dtype})
+
     @cached_property
     def lm(self) -> LanguageModel:
         """The model, loaded once."""
+        self.settle()
         lm = load_model(self.config.model, **model_arguments(self.config))
-        for note in lm.notes:
-            sys.stderr.write(f"{lm.name}: {note}\n")
+        for odd in lm.notes:
+            sys.stderr.write(f"{lm.name}: {odd}\n")
         self.check_model(lm)
         return lm
 
@@ -206,6 +216,7 @@ class Run:
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """What decides a stage's output: settings, and the prompts' sha256."""
+        self.settle()
         return {
             **self.config.settings_until(stage),
             "prompts_sha256": self.all_prompts.sha256(),
@@ -254,6 +265,7 @@ class Run:
 
     def record_config(self) -> None:
         """Write config.toml."""
+        self.settle()
         secret = {"storage", "part"}  # a URL may hold a password; a part is one worker's own
         values = self.config.model_dump(mode="json", exclude_none=True, exclude=secret)
         versions = {name: version(name) for name in _RECORDED}
@@ -302,6 +314,8 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
     own = read_config_file(path) if path.exists() else {}
     if recipe and own.get("recipe") != recipe:
         own = {}
+    if own.get("dtype"):  # auto decided it once
+        given = [{n: v for n, v in one.items() if (n, v) != ("dtype", "auto")} for one in given]
     return Run(Config.merged(base, own, *given))
 
 

@@ -27,6 +27,7 @@ class Resident:
         last = self._run
         if last is None:
             return
+        run.settle()
         if self._model is not None:
             alike = last.config.model == run.config.model
             if alike and model_arguments(last.config) == model_arguments(run.config):

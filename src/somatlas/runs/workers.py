@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from somatlas.errors import InputError
+from somatlas.models.placement import chosen_device
 from somatlas.runs.folder import Run
 from somatlas.runs.setting_sources import ENVIRONMENT_PREFIX
 from somatlas.runs.settings import Stage
@@ -52,10 +53,11 @@ def _environment(run: Run, worker: int) -> Mapping[str, str]:
     }
     if config.storage is not None:  # by the environment: other users can read a command line
         environment[f"{ENVIRONMENT_PREFIX}STORAGE"] = config.storage
-    if config.device == "cuda" and (gpus := torch.cuda.device_count()) > 1:
+    device = chosen_device(config.device)
+    if device == "cuda" and (gpus := torch.cuda.device_count()) > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
         environment["CUDA_VISIBLE_DEVICES"] = visible[worker % len(visible)]
-    elif config.device == "cpu":
+    elif device == "cpu":
         threads = max(1, torch.get_num_threads() // config.workers)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     return environment
