@@ -25,10 +25,17 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     from somatlas.report.page import refresh_report, write_report
     from somatlas.report.stage_output import stage_notes, stage_output
     from somatlas.runs import pipeline
+    from somatlas.runs.estimate import as_time, seconds_left, time_spent
     from somatlas.runs.folder import open_run
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.run_exports import EXPORTS, check_exports, save_exports
     from somatlas.runs.setting_sources import from_environment
+
+    def announce(stage: Stage) -> None:
+        if len(stages) > 1 and not run.is_done(stage):
+            left = seconds_left(run, stages)
+            when = "" if left is None else f", about {as_time(left)} left in all"
+            click.echo(f"stage {stages.index(stage) + 1} of {len(stages)}: {stage}{when}", err=True)
 
     def say(stage: Stage, now: bool) -> None:
         if not now:
@@ -42,12 +49,14 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     run = open_run(given(flags), config, from_environment())
     check_exports(exports)
     check_inputs(run, stages)
-    worked = pipeline.carry_out(run, stages, say)
+    worked = pipeline.carry_out(run, stages, say, announce)
     page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
     if page is not None:
         click.echo(f"report: {page}")
     for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
         click.echo(f"saved: {path}")
+    if worked and len(stages) > 1 and (spent := time_spent(run, stages)):
+        click.echo(spent, err=True)
     click.echo(f"run folder: {run.folder}")
 
 

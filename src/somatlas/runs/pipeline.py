@@ -29,14 +29,18 @@ WORK: Mapping[Stage, Callable[[Run], None]] = {
 
 
 def carry_out(
-    run: Run, stages: Sequence[Stage], after: Callable[[Stage, bool], None] = lambda *_: None
+    run: Run,
+    stages: Sequence[Stage],
+    after: Callable[[Stage, bool], None] = lambda *_: None,
+    before: Callable[[Stage], None] = lambda _: None,
 ) -> bool:
     """Do the stages that are not done, in order; whether there was any.
 
-    after : told of each stage once it is done, and whether it was done now.
+    before, after : told of each stage, and once it is done, whether it was done now.
     """
     worked = False
     for stage in stages:
+        before(stage)
         if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
             share(run, stage)
         now = run.carry_out(stage, WORK[stage])
