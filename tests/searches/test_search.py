@@ -431,3 +431,8 @@ def test_a_trial_is_ended_exactly_when_it_cannot_reach_the_threshold(
 def test_more_directions_than_candidates_are_refused(candidates: int, k: int) -> None:
     with pytest.raises(InputError, match=f"k = {k} directions cannot be taken from 4"):
         SubsetSpace(candidates, k)
+
+
+def test_a_space_of_one_point_is_searched(tmp_path: Path) -> None:
+    """As of the single direction alone: Optuna samples nothing where there is one value."""
+    assert run(tmp_path / "s.db", trials=4, space=SubsetSpace(1, 1)) == (0,)

@@ -170,6 +170,7 @@ def claim(study: Study, space: SubsetSpace, budget: int) -> Claim | None:
         with warnings.catch_warnings():  # of heartbeats, which `heartbeats` sends
             warnings.simplefilter("ignore", UserWarning)
             trial = study.ask(space.distributions)
+        _ = trial.relative_params  # else Optuna asks no sampler where a rank has one value
         _beat(study, trial)
         trial.set_user_attr(_WORKER, _identity())
         ranks = space.canonical(trial.params)
