@@ -1,12 +1,14 @@
 """Train the embedded models' adapters: give SmolLM2-135M-Instruct refusal.
 
-    python training/train_adapters.py guarded --out ADAPTERS --answers FILE
-    python training/train_adapters.py hardened --out ADAPTERS --answers FILE
+    for phase in guarded hardened hardened-longer guarded-longer; do
+        python training/train_adapters.py $phase --out ADAPTERS --answers FILE
+    done
 
 "guarded" learns to refuse the bundled harmful train prompts, in wordings that differ by category,
 and to answer harmless and borderline prompts with the base model's own replies. "hardened" goes on
 from it: in most steps the mean-difference direction of one layer, recomputed as the model changes,
-is projected out of every write to the residual stream while the targets stay the same.
+is projected out of every write to the residual stream while the targets stay the same. A longer
+phase goes on from the adapter of its name, at a lower rate.
 
 Everything is decided by --seed. Seen are the bundled train prompts and those beside this script
 (requests.txt: pairs; borderline_requests.txt; general_prompts.txt). Forward passes run in bfloat16,
@@ -72,7 +74,11 @@ class Settings:
 
 SETTINGS = {
     "guarded": Settings(steps=340, learning_rate=1e-3),
+    "guarded-longer": Settings(start="guarded", steps=230, learning_rate=7e-4),
     "hardened": Settings(start="guarded", steps=280, learning_rate=9e-4, ablated_share=0.75),
+    "hardened-longer": Settings(
+        start="hardened", steps=230, learning_rate=7e-4, ablated_share=0.75
+    ),
 }
 
 
