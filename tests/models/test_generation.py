@@ -173,7 +173,9 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     assert generate(tiny, prompts, max_new_tokens=5, batch_size=8) == expected
     failed = [rows for rows in sizes if rows > most]
     assert failed == [rows for rows in (8, 4, 2) if rows > most]
-    torch.testing.assert_close(residual_stream(tiny, prompts, [0, 2], batch_size=8), vectors)
+    torch.testing.assert_close(
+        residual_stream(tiny, prompts, [0, 2], batch_size=8), vectors, rtol=1e-4, atol=1e-5
+    )
     if most == 1:
         return  # the head of two lanes is two rows
     projections = RowProjections([Projection(torch.eye(32)[:2]), Projection(torch.eye(32)[3:5])])
