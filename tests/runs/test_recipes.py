@@ -19,7 +19,7 @@ from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.prompt_set import spread
 from somatlas.representations.extract import residual_stream
 from somatlas.runs.folder import open_run
-from somatlas.runs.recipes import load_recipe, recipe_names
+from somatlas.runs.recipes import load_recipe, published_for, recipe_names
 from somatlas.runs.settings import Config
 
 # arXiv 2511.08379: ranks ablated and ASR on the HarmBench test behaviours, %.
@@ -296,3 +296,12 @@ def test_a_recipe_runs_on_a_tiny_model_of_its_architecture(
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["published"]["ranks"] == recipe.published["ranks"]
     assert (evaluation["leak"]["md"] > 0) == (architecture == "Gemma2")
+
+
+def test_what_flags_change_of_a_recipe_is_named_beside_its_published_figures() -> None:
+    recipe = load_recipe("llama2-7b")
+    config = Config.merged(recipe.settings, {"recipe": "llama2-7b", "batch_size": 3})
+    assert published_for(config) == recipe.published
+    changed = config.model_copy(update={"k": 2, "trials": 7})
+    assert published_for(changed)["otherwise"] == ["k", "trials"]
+    assert published_for(Config()) is None

@@ -90,6 +90,8 @@ def _below(evaluation: Evaluation, gentle: bool) -> str:
     if published := evaluation.published:
         where = ", ".join(map(str, published["ranks"]))
         text += f"\n  published: ASR {published['asr']} %, ranks {where}"
+        if otherwise := published.get("otherwise"):
+            text += f" (with another {', '.join(otherwise)} than this run's)"
     if evaluation.seconds:
         seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in evaluation.seconds.items())
         text += f"\n  seconds: {seconds}"

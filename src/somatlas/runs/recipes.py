@@ -49,6 +49,24 @@ def load_recipe(name: str) -> Recipe:
     return Recipe(content, published)
 
 
+def published_for(config: Config) -> dict[str, Any] | None:
+    """What was published for the run's recipe; None without one.
+
+    Where flags won over the recipe in what decides a result, `otherwise` names those settings: the
+    figures are of others.
+    """
+    if config.recipe is None:
+        return None
+    recipe = load_recipe(config.recipe)
+    whole = Config.merged(recipe.settings)
+    otherwise = [
+        name
+        for name in recipe.settings
+        if Config.stage_of(name) is not None and getattr(whole, name) != getattr(config, name)
+    ]
+    return recipe.published | ({"otherwise": otherwise} if otherwise else {})
+
+
 def _imported(source: str) -> str:
     module, _, attribute = source.partition(":")
     try:

@@ -13,7 +13,7 @@ from somatlas.files import write_text
 from somatlas.judges.keyword import matcher
 from somatlas.runs.contents import Contents, Judging
 from somatlas.runs.folder import Run, chosen_layer
-from somatlas.runs.recipes import load_recipe
+from somatlas.runs.recipes import published_for
 from somatlas.runs.settings import STAGES
 
 
@@ -56,7 +56,7 @@ def _summarise(run: Run, seconds: Mapping[str, float]) -> None:
         layer=chosen_layer(run),
         seconds=seconds,
         search=_search_scores(run),
-        published=load_recipe(config.recipe).published if config.recipe else None,
+        published=published_for(config),
     )
     evaluation.write(run.folder)
     text = evaluation_table(
