@@ -23,6 +23,7 @@ from somatlas.searches import (
 )
 
 _SETS, _TUPLES = SubsetSpace(5, 2), SubsetSpace(3, 2, ordered=True)
+_MANY = SubsetSpace(12, 3)  # of so many sets none is drawn twice by chance
 _STARTUP = 3
 
 
@@ -55,9 +56,9 @@ class SamplerContract:
     def test_the_same_seed_gives_the_same_trials(self, tmp_path: Path) -> None:
         found = []
         for name in ("a", "b"):
-            study = self.study(tmp_path / name, _SETS, seed=5)
-            run_trials(study, _SETS, _evaluate, 6)
-            found.append(finished_trials(study, _SETS))
+            study = self.study(tmp_path / name, _MANY, seed=5)
+            run_trials(study, _MANY, _evaluate, 8)
+            found.append(finished_trials(study, _MANY))
         assert found[0] == found[1]
 
     def test_an_extended_search_equals_a_longer_one(self, tmp_path: Path) -> None:
