@@ -175,11 +175,11 @@ def test_a_newly_named_recipe_wins_over_what_the_folder_remembers(
     """As it does in a new folder; named again it gives way to what flags have changed since."""
     model = load_recipe(name).settings["model"]
     flags = {"model": model, "out": tmp_path}
-    open_run(flags | {"seed": 7}, None, {}).record_config()
+    open_run(flags | {"seed": 7, "dtype": "float32"}, None, {}).record_config()
     fresh = open_run(flags | {"recipe": name, "name": "fresh"}, None, {}).config
     new = open_run(flags | {"recipe": name}, None, {})
     assert new.config == fresh.model_copy(update={"name": "default"})
-    open_run(flags | {"recipe": name, "device": "cpu", "sigma": 0.4}, None, {}).record_config()
+    open_run(flags | {"recipe": name, "device": "cpu", "sigma": 0.4, "dtype": "float32"}, None, {}).record_config()
     again = open_run(flags | {"recipe": name}, None, {}).config
     assert (again.device, again.sigma, again.k) == ("cpu", 0.4, fresh.k)
     other = next(one for one in PUBLISHED if one != name)
