@@ -290,7 +290,7 @@ def test_the_page_of_a_method_without_a_map_and_without_sd(
     result = sa.evaluate(tiny, {"mine": dirs[:2]}, prompts.test, [_KEYWORD], tokens=4)
     report = sa.atlas(tiny, dirs, reps, result, condition="mine", candidates=2)
     assert report.record.layer == 1
-    assert "k-means" in report.save(tmp_path / "page.html").read_text()
+    assert "How tiny encodes refusal" in report.save(tmp_path / "page.html").read_text()
 
 
 def test_a_study_is_of_one_model(
