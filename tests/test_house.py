@@ -17,7 +17,7 @@ from lowest import lowest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "somatlas"
-PLUMBING = ("errors", "files", "plugins", "progress", "records")
+PLUMBING = ("arguments", "errors", "files", "plugins", "progress", "records")
 # A room may import what stands in a line above its own.
 ORDER = (
     ("numerics",),

@@ -183,7 +183,9 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as JSON ({error})") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
     """Write tensors as safetensors, all or nothing.
 
     The metadata is one JSON text under one key: safetensors writes several keys in random order,
@@ -192,6 +194,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors import SafetensorError  # here: who reads verdicts needs no torch
     from safetensors.torch import save_file
 
+    path = Path(path)
     described = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     with atomic_file(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -201,12 +204,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             raise InputError(f"{path} cannot be written ({error})") from None
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata; raises InputError where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
+    path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} does not exist")
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -246,7 +246,7 @@ def test_a_map_comes_back_from_its_file(tmp_path: Path) -> None:
     write_tensors(path, tensors, kept)
     old = SOM.load(path)
     np.testing.assert_array_equal(old.predict(X), som.bmus_)
-    with pytest.raises(InputError, match="sigma must be a number, not None"):
+    with pytest.raises(InputError, match="sigma must be a number above 0, not None"):
         old.fit(X)
     for wrong in ({**kept, "grid": "3x3"}, {**kept, "grid": "x"}, {"grid": "2x3"}):
         write_tensors(path, tensors, wrong)

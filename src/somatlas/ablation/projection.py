@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from somatlas.errors import InputError
+from somatlas.numerics.real_values import real_array
 
 Mode = Literal["sequential", "subspace"]
 
@@ -41,7 +42,7 @@ class Projection:
     def __init__(self, vectors: NDArray[Any] | Tensor, mode: Mode = "sequential") -> None:
         if mode not in ("sequential", "subspace"):
             raise InputError(f"mode must be sequential or subspace, not {mode!r}")
-        v = torch.as_tensor(vectors).detach().to("cpu", torch.float64)
+        v = torch.tensor(real_array(vectors, "directions"))
         if v.ndim != 2 or 0 in v.shape:
             raise InputError(f"directions must be a non-empty (k, d) array, not {tuple(v.shape)}")
         lengths = torch.linalg.vector_norm(v, dim=1, keepdim=True)
@@ -66,14 +67,21 @@ class Projection:
     def apply(self, Y: Tensor | NDArray[Any]) -> Tensor | NDArray[Any]:
         """Each row y of Y (..., d), array or tensor, mapped to P y, of Y's kind and dtype.
 
-        Half-precision rows are computed in float32 and rounded once. Raises InputError for rows of
-        another length.
+        Half-precision rows are computed in float32 and rounded once; lists give a float64 array.
+        Raises InputError for rows of another length or of no floating-point numbers.
         """
-        if isinstance(Y, np.ndarray):
-            mapped: NDArray[Any] = self.apply(torch.from_numpy(np.ascontiguousarray(Y))).numpy()
+        if not isinstance(Y, Tensor):
+            rows = Y if isinstance(Y, np.ndarray) else real_array(Y, "rows")
+            if rows.dtype.kind != "f":  # of whole numbers P y would be cut to whole numbers
+                raise InputError(f"rows must be floating-point numbers, not {rows.dtype}")
+            owned = np.array(rows, dtype=rows.dtype.newbyteorder("="), order="C")
+            mapped: NDArray[Any] = self.apply(torch.from_numpy(owned)).numpy()
             return mapped
-        if Y.shape[-1] != self.d_model:
-            raise InputError(f"rows of {Y.shape[-1]} values cannot be mapped, d is {self.d_model}")
+        if not Y.is_floating_point():
+            raise InputError(f"rows must be floating-point numbers, not {Y.dtype}")
+        if Y.ndim == 0 or Y.shape[-1] != self.d_model:
+            length = Y.shape[-1] if Y.ndim else 1
+            raise InputError(f"rows of {length} values cannot be mapped, d is {self.d_model}")
         A, B = self.factors(Y.device, torch.promote_types(Y.dtype, torch.float32))
         y = Y.reshape(-1, self.d_model).to(A.dtype)
         return torch.addmm(y, y @ B, A.T, alpha=-1).to(Y.dtype).reshape(Y.shape)

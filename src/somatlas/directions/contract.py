@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from somatlas.arguments import check_whole
 from somatlas.directions.direction_set import DirectionSet, Origin, mean_difference
 from somatlas.directions.parameters import Parameterised
 from somatlas.directions.som import SOM, Samples, as_samples
@@ -174,11 +174,7 @@ class DirectionMethod(Parameterised, ABC):
     def check_parameters(self) -> None:
         """Raise InputError for a parameter that is out of range. A subclass adds its own."""
         for name, least in (("count", 1), ("seed", 0)):
-            value = getattr(self, name, least)
-            if not isinstance(value, Integral) or value < least:
-                raise InputError(
-                    f"{name} must be a whole number of at least {least}, not {value!r}"
-                )
+            check_whole(name, getattr(self, name, least), least)
 
     @classmethod
     def check_installed(cls) -> None:

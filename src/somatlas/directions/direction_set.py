@@ -15,6 +15,7 @@ from torch import Tensor
 from somatlas.directions.som import SOM
 from somatlas.errors import InputError
 from somatlas.files import read_tensors, write_tensors
+from somatlas.numerics.real_values import real_array
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,23 @@ class DirectionSet:
     known_single: DirectionSet | None = field(default=None, repr=False)
     known_map: SOM | None = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        shapes = [tuple(one.shape) for one in (self.vectors, self.neurons, self.hits)]
+        r = shapes[0][:1]
+        if len(shapes[0]) != 2 or shapes[1:] != [r, r]:
+            raise InputError(
+                "directions must be (r, d) vectors with r neurons and r hits, not of shapes "
+                f"{', '.join(map(str, shapes))}"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same directions in the same order, of the same origin."""
+        if not isinstance(other, DirectionSet):
+            return NotImplemented
+        mine, theirs = ((s.vectors, s.neurons, s.hits) for s in (self, other))
+        same = all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+        return same and self.origin == other.origin
+
     def __len__(self) -> int:
         return len(self.vectors)
 
@@ -89,7 +107,10 @@ class DirectionSet:
         if isinstance(ranks, slice):
             rows = list(range(len(self)))[ranks]
         elif not isinstance(ranks, Sequence) and np.ndim(ranks) == 0:  # type: ignore[arg-type]
-            rows = [range(len(self))[ranks]]
+            try:
+                rows = [range(len(self))[ranks]]
+            except TypeError:
+                raise InputError(f"a rank must be a whole number, not {ranks!r}") from None
         else:
             rows = self._listed(ranks)  # type: ignore[arg-type]  # what is no rank is said there
         return replace(
@@ -128,8 +149,19 @@ class DirectionSet:
 
     @classmethod
     def of_vectors(cls, vectors: Tensor | NDArray[Any], origin: Origin | None = None) -> Self:
-        """Directions (r, d) that come from no neuron."""
-        rows = torch.as_tensor(vectors).detach().cpu().float().contiguous()
+        """Directions (r, d) that come from no neuron.
+
+        Raises InputError for another shape, and for values that are not finite.
+        """
+        found = real_array(vectors, "directions")
+        if found.ndim != 2 or 0 in found.shape:
+            raise InputError(
+                f"directions must be a non-empty (r, d) array, not of shape {found.shape}"
+                f"{': put the one into a list' if found.ndim == 1 and found.size else ''}"
+            )
+        if bad := np.flatnonzero(~np.isfinite(found).all(axis=1)).tolist():
+            raise InputError(f"direction {bad[0]} holds NaN or infinite values")
+        rows = torch.tensor(found, dtype=torch.float32)
         unknown = torch.full((len(rows),), -1)
         return cls(rows, unknown, unknown.clone(), origin or Origin())
 
@@ -171,7 +203,7 @@ class DirectionSet:
             origin=origin or Origin("sd"),
         )
 
-    def save(self, path: Path, facts: Mapping[str, str] | None = None) -> None:
+    def save(self, path: str | Path, facts: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file with the origin in its metadata.
 
         facts : more of it, under other names than method, model and layer, which the origin has.
@@ -180,19 +212,26 @@ class DirectionSet:
         write_tensors(path, tensors, {**(facts or {}), **self.origin.metadata})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote, with its origin, or a directions.pt of the paper's code.
 
         Raises InputError for a damaged or other file.
         """
+        path = Path(path)
         if path.suffix == ".pt":
             return cls.from_paper_file(path)
         tensors, metadata = read_tensors(path)
         if missing := {"vectors", "neurons", "hits"} - tensors.keys():
             raise InputError(f"{path} is not a file of directions: it lacks {min(missing)!r}")
-        _check_finite(tensors["vectors"], path)
-        origin = Origin.of(metadata)
-        return cls(tensors["vectors"], tensors["neurons"], tensors["hits"], origin)
+        vectors, neurons, hits = (tensors[name] for name in ("vectors", "neurons", "hits"))
+        rows = vectors.shape[:1]
+        if vectors.ndim != 2 or 0 in vectors.shape or {neurons.shape, hits.shape} != {rows}:
+            raise InputError(
+                f"{path} holds no set of directions: its vectors are {tuple(vectors.shape)}, its "
+                f"neurons {tuple(neurons.shape)} and its hits {tuple(hits.shape)}"
+            )
+        _check_finite(vectors, path)
+        return cls(vectors.float(), neurons.long(), hits.long(), Origin.of(metadata))
 
     @classmethod
     def from_paper_file(cls, path: Path) -> Self:

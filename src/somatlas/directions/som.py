@@ -16,15 +16,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Union, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from somatlas.arguments import check_choice, check_real, check_whole
 from somatlas.directions.parameters import Parameterised
 from somatlas.errors import InputError
+from somatlas.numerics.real_values import real_array
 
 if TYPE_CHECKING:  # settings and help read this module's defaults, and need no tensors
     import torch
@@ -37,6 +40,7 @@ Topology = Literal["hexagonal", "rectangular"]
 # winner, and the grid orders nothing; 1 is the narrowest at which maps of representations keep
 # their neighbourhood, with no larger quantization error (docs/method.md).
 SIGMA = 1.0
+_SEEDS = 2**32  # of NumPy's RandomState
 _NUMBERS: Mapping[str, type[int | float]] = {
     "sigma": float,
     "learning_rate": float,
@@ -178,7 +182,7 @@ class SOM(Parameterised):
         gaps = np.linalg.norm(self.weights_[:, None] - self.weights_[None], axis=-1)
         return np.asarray((gaps * near).sum(axis=1) / np.maximum(near.sum(axis=1), 1))
 
-    def save(self, path: Path, facts: Mapping[str, str] | None = None) -> None:
+    def save(self, path: str | Path, facts: Mapping[str, str] | None = None) -> None:
         """Write a safetensors file: what was fitted, and where the neurons lie, for other readers.
 
         Its metadata has the parameters. facts : for the metadata too. Raises NotFittedError.
@@ -200,7 +204,7 @@ class SOM(Parameterised):
         write_tensors(path, tensors, {**(facts or {}), **parameters})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote.
 
         A file of version 0.1.0 holds grid and topology alone: the other parameters are None then,
@@ -243,24 +247,18 @@ class SOM(Parameterised):
         return data
 
     def _check_grid(self) -> None:
-        if len(self.grid) != 2 or min(self.grid) < 1:
-            raise InputError(f"grid must be two whole numbers of at least 1, not {self.grid}")
-        if self.topology not in ("hexagonal", "rectangular"):
-            raise InputError(f"topology must be hexagonal or rectangular, not {self.topology!r}")
+        grid = self.grid
+        two = isinstance(grid, Sequence) and len(grid) == 2
+        if not two or not all(isinstance(n, Integral) and n >= 1 for n in grid):
+            raise InputError(f"grid must be two whole numbers of at least 1, not {grid}")
+        check_choice("topology", self.topology, get_args(Topology))
 
     def _check_parameters(self) -> None:
         self._check_grid()
-        for name in _NUMBERS:
-            if not isinstance(getattr(self, name), int | float | np.integer | np.floating):
-                raise InputError(f"{name} must be a number, not {getattr(self, name)!r}")
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise InputError(f"sigma must be above 0, not {self.sigma}")
-        if not 0 < self.learning_rate <= 1:
-            raise InputError(
-                f"learning_rate must be above 0 and at most 1, not {self.learning_rate}"
-            )
-        if self.iterations < 1:
-            raise InputError(f"iterations must be at least 1, not {self.iterations}")
+        check_real("sigma", self.sigma, above=0)
+        check_real("learning_rate", self.learning_rate, above=0, most=1)
+        check_whole("iterations", self.iterations, 1)
+        check_whole("seed", self.seed, 0, _SEEDS)
 
 
 def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> list[SOM]:
@@ -274,9 +272,7 @@ def fit_all(jobs: Sequence[tuple[SOM, Samples]], threads: int | None = None) -> 
 
 def as_samples(X: Samples) -> Floats:
     """X as a finite (n, d) float64 array; raises InputError for another shape or other values."""
-    if hasattr(X, "detach"):  # a tensor, of whatever device
-        X = X.detach().cpu().double().numpy()
-    data = np.asarray(X, dtype=np.float64)
+    data = real_array(X, "samples")
     if data.ndim != 2 or 0 in data.shape:
         raise InputError(f"samples must be a non-empty (n, d) array, not of shape {data.shape}")
     bad = np.flatnonzero(~np.isfinite(data).all(axis=1))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from somatlas.ablation import Projection
+from somatlas.arguments import check_kind, check_real, check_whole, described
 from somatlas.completions.cache import ReplyStore
 from somatlas.completions.completion import Completion
 from somatlas.completions.make import Generator, asked, completions
@@ -17,12 +18,12 @@ from somatlas.evaluation.evaluation import Evaluation, summarised
 from somatlas.evaluation.table import evaluation_table
 from somatlas.evaluation.verdicts import VerdictRow, judged
 from somatlas.judges.keyword import is_refusal
-from somatlas.judges.verdict import Judge
+from somatlas.judges.verdict import Judge, check_judge
 from somatlas.measures.drift import MORE_REPLY_TOKENS
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.models.sampling import Sampling
 from somatlas.progress import progress
-from somatlas.prompts.prompt_set import PromptSplit
+from somatlas.prompts.prompt_set import PromptSplit, check_split
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,12 +79,25 @@ def evaluate(
     the behaviour. store : where replies are kept, so that none is made twice. seed : of samples and
     of bootstraps.
 
-    Raises InputError for a condition's name that is none, no judge, several greedy samples, or too
-    many missing verdicts.
+    Raises InputError for a condition's name that is none or an edit of another model, no judge or
+    two of one name, a split without harmful or harmless prompts, a number out of range, several
+    greedy samples, or too many missing verdicts.
     """
+    check_kind("lm", lm, LanguageModel, MODEL)
+    check_split(prompts)
     projections = as_projections(conditions)
+    judges = _checked(judges)
     if not judges:
         raise InputError("no judge is given: name one, as [KeywordJudge()]")
+    for what, count in {"tokens": tokens, "batch_size": batch_size, "samples": samples}.items():
+        check_whole(what, count, 1)
+    check_whole("seed", seed, 0)
+    check_real("temperature", temperature, least=0)
+    check_real("top_p", top_p, above=0, most=1)
+    check_real("max_missing", max_missing, least=0, most=1)
+    check_kind("store", store, (ReplyStore, type(None)), "a ReplyStore or None")
+    if not callable(shows):
+        raise InputError(f"shows must be a function of a reply, not {described(shows)}")
     if samples > 1 and temperature == 0:
         raise InputError(f"samples = {samples} greedy replies would be equal: give a temperature")
     sampling = Sampling(temperature, top_p, seed) if temperature > 0 else None
@@ -111,6 +125,21 @@ def evaluate(
         batch_size,
         seed,
     )
+
+
+def _checked(judges: Sequence[Judge]) -> list[Judge]:
+    if isinstance(judges, str) or not isinstance(judges, Iterable):
+        raise InputError(f"judges must be a list of judges, not {described(judges)}: give [judge]")
+    found = list(judges)
+    for judge in found:
+        check_judge(judge)
+    names = [judge.name for judge in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(
+            f"two judges are called {min(twice)!r}, and their verdicts would be mixed up: give one "
+            "another name, as KeywordJudge(name=...)"
+        )
+    return found
 
 
 def reply_frame(

@@ -12,7 +12,7 @@ from somatlas.errors import InputError
 from somatlas.files import read_jsonl, write_jsonl
 from somatlas.judges.registry import check_missing
 from somatlas.judges.repetition import repetition
-from somatlas.judges.verdict import Judge, Judgement
+from somatlas.judges.verdict import Judge, Judgement, judgements
 from somatlas.progress import progress
 from somatlas.prompts.prompt_set import prompt_id
 
@@ -93,9 +93,9 @@ def judged(
     found = []
     with progress("judge", len(every) * len(judges)) as advance:
         for judge in judges:
-            judgements = judge.judge([c.prompt for c in every], [c.reply for c in every])
-            check_missing(judge, judgements, max_missing)
-            found.append(judgements)
+            given = judgements(judge, [c.prompt for c in every], [c.reply for c in every])
+            check_missing(judge, given, max_missing)
+            found.append(given)
             advance(len(every))
     thoughts = _thoughts(judges[0], every)
     within = [n for n in LATE if n <= tokens]
@@ -124,7 +124,8 @@ def _thoughts(judge: Judge, every: Sequence[Completion]) -> list[str | None]:
     """The judge's verdict on what each model thought aloud, None where it did not."""
     rows = [i for i, one in enumerate(every) if one.reasoning]
     verdicts: list[str | None] = [None] * len(every)
-    found = judge.judge([every[i].prompt for i in rows], [every[i].reasoning for i in rows])
+    thoughts = [every[i].reasoning for i in rows]
+    found = judgements(judge, [every[i].prompt for i in rows], thoughts)
     for i, judgement in zip(rows, found, strict=True):
         verdicts[i] = judgement.verdict.value
     return verdicts

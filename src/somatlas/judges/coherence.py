@@ -16,15 +16,16 @@ averaged, were chosen on one half of the labelled replies (benchmarks/labelled.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from somatlas.arguments import check_kind, check_whole, described
 from somatlas.errors import InputError
 from somatlas.judges.keyword import is_refusal
 from somatlas.judges.repetition import before_loop, echo, repetition
-from somatlas.judges.verdict import Judge, Judgement, Verdict, settled_by
+from somatlas.judges.verdict import Judge, Judgement, Verdict, check_judge, judgements, settled_by
 from somatlas.models.reply import Reply
 from somatlas.numerics.statistics import quantile
 from somatlas.prompts.prompt_set import Prompt
@@ -122,7 +123,8 @@ class CoherenceCheck:
 
         Each reply's surprise is taken after other prompts than its own: fluent text that the model
         would not have said here is what a compliant reply of an ablated model is to the unchanged
-        one. strangers : see the class; the harmless prompts themselves unless given.
+        one. strangers : see the class; the harmless prompts themselves follow where there are fewer
+        than 3.
 
         Raises InputError for fewer than 3 prompts.
         """
@@ -139,7 +141,10 @@ class CoherenceCheck:
             min_topic=-quantile([-m.topic for m in long], _TOPIC_SHARE),
             own_repetition=allowed,
         )
-        return replace(draft, thresholds=thresholds, strangers=tuple(strangers or prompts))
+        behind = list(strangers)
+        if len(set(behind)) <= _STRANGERS:  # a reply to one of them would lack another
+            behind += prompts
+        return replace(draft, thresholds=thresholds, strangers=tuple(behind))
 
     @classmethod
     def of_model(
@@ -163,7 +168,11 @@ class CoherenceCheck:
         Raises InputError for fewer than 3 different prompts.
         """
         from somatlas.models.generation import generate
+        from somatlas.models.language_model import MODEL, LanguageModel
 
+        check_kind("lm", lm, LanguageModel, MODEL)
+        check_whole("tokens", tokens, 1)
+        check_whole("batch_size", batch_size, 1)
         prompts = _texts(harmless_prompts)
         _check_enough(prompts)
 
@@ -281,6 +290,7 @@ class Coherent:
             judge = Coherent.calibrated(KeywordJudge(), lm, val.harmless, strangers=val.harmful[:8])
             judge.judge(["How do kites fly?"], ["Wind lifts them."])[0].verdict
         """
+        check_judge(inner)
         check = CoherenceCheck.of_model(
             lm, harmless_prompts, strangers=strangers, tokens=tokens, batch_size=batch_size
         )
@@ -305,9 +315,15 @@ class Coherent:
         }
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
+        if len(prompts) != len(replies):
+            raise InputError(
+                f"there are {len(prompts)} prompts and {len(replies)} replies: give one reply each"
+            )
         found = [
             judgement if reply.strip() else replace(judgement, verdict=Verdict.INCOHERENT)
-            for judgement, reply in zip(self.inner.judge(prompts, replies), replies, strict=True)
+            for judgement, reply in zip(
+                judgements(self.inner, prompts, replies), replies, strict=True
+            )
         ]
         if self.check is None:
             return found
@@ -320,6 +336,8 @@ class Coherent:
 
 
 def _texts(prompts: Sequence[str | Prompt]) -> list[str]:
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        raise InputError(f"prompts must be a list of them, not {described(prompts)}")
     return [one.text if isinstance(one, Prompt) else one for one in prompts]
 
 

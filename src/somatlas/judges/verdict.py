@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from somatlas.arguments import described
+from somatlas.errors import InputError
+
 
 class Verdict(StrEnum):
     """What a reply does with its request.
@@ -53,4 +56,33 @@ def settled_by(judge: Judge) -> Callable[[str], bool] | None:
     """What tells from the beginning of a reply that the judge refuses it whatever follows, so that
     it need not be made to its end; None where a judge cannot tell."""
     found: Callable[[str], bool] | None = getattr(judge, "is_settled", None)
+    return found
+
+
+def check_judge(judge: Any) -> None:
+    """Raise InputError where what was given is no judge."""
+    if isinstance(judge, type):
+        raise InputError(f"a judge must be an object, not {described(judge)}: give one it makes")
+    for name in ("name", "record", "judge"):
+        if not hasattr(judge, name):
+            raise InputError(
+                f"{described(judge)} is no judge, for it has no {name!r}: give one, as "
+                "KeywordJudge()"
+            )
+
+
+def judgements(judge: Judge, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
+    """What a judge says of each reply; raises InputError where it says something else than one
+    `Judgement` a reply, which would count for other replies than it was made of."""
+    found = list(judge.judge(prompts, replies))
+    if len(found) != len(replies):
+        raise InputError(
+            f"judge {judge.name} gave {len(found)} judgements of {len(replies)} replies: it must "
+            "give one each, in their order"
+        )
+    for one in found:
+        if not isinstance(one, Judgement) or not isinstance(one.verdict, Verdict):
+            raise InputError(
+                f"judge {judge.name} must give Judgement(Verdict...) of each reply, not {one!r}"
+            )
     return found

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from somatlas.arguments import check_kind, check_real, check_whole, whole_numbers
 from somatlas.errors import InputError
 from somatlas.measures.layer_rule import (
     LayerScore,
@@ -19,9 +20,9 @@ from somatlas.measures.layer_rule import (
     refusal_scores,
     score_layer,
 )
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.progress import progress
-from somatlas.prompts.prompt_set import Prompt, PromptSplit, spread, texts
+from somatlas.prompts.prompt_set import Prompt, PromptSplit, check_split, spread, texts
 from somatlas.records import Record
 from somatlas.representations.sides import Representations
 
@@ -77,11 +78,22 @@ def choose_layer(
 
     representations : of the train prompts; their mean difference is what is ablated, layer by
     layer. val : prompts that the layers are scored on, `prompts` a side (paper: 32). refusal_tokens
-    : ids that open a refusal; found on 64 prompts a side, val before train, if not given. Raises
-    InputError where none is found, or one is not in the vocabulary.
+    : ids that open a refusal; found on 64 prompts a side, val before train, if not given. epsilon :
+    added to p and 1 - p in the score (paper: 1e-8).
+
+    Raises InputError where no refusal token is found, one is not in the vocabulary, none of the
+    layers kept is a candidate, or val lacks a side.
 
         layer = choose_layer(lm, represent(lm, prompts.train), prompts.val).layer
     """
+    check_kind("lm", lm, LanguageModel, MODEL)
+    check_kind("representations", representations, Representations, "what represent returned")
+    check_split(val)
+    check_whole("prompts", prompts, 1)
+    check_whole("batch_size", batch_size, 1)
+    check_real("epsilon", epsilon, least=0)
+    if refusal_tokens is not None:
+        refusal_tokens = whole_numbers("refusal_tokens", refusal_tokens, "[40, 19309]")
     found = rule_prompts(val, representations.prompts, prompts, find_tokens=refusal_tokens is None)
     candidates = representations.layers
     differences = torch.from_numpy(representations.mean_differences())
@@ -192,7 +204,10 @@ def score_layers(
 
 
 def valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:
-    """The refusal tokens given; raises InputError where one is beyond the vocabulary."""
+    """The refusal tokens given; raises InputError where there is none, one twice, or one beyond the
+    vocabulary."""
+    if not ids or len(set(ids)) < len(ids):
+        raise InputError(f"refusal tokens must be different ids, and one at least, not {list(ids)}")
     for token in ids:
         if not 0 <= token < vocabulary:
             raise InputError(f"refusal token {token} is not in the vocabulary of {vocabulary}")

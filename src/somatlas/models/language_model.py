@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from somatlas.ablation import Projection, RowProjections, ablated
+from somatlas.arguments import check_kind
 from somatlas.errors import InputError
 from somatlas.models.batches import Batch, deal, within_memory
 from somatlas.models.chat import ChatFormat, chat_token_ids
@@ -30,9 +31,12 @@ from somatlas.models.reasoning import (
 from somatlas.models.structure import ResidualStructure, Site
 from somatlas.numerics.probabilities import log_probabilities
 
+MODEL = "a model that load_model made"  # what to give, for messages
+
 
 def ended_at(ids: list[int], position: int) -> list[int]:
     """The ids up to a position, itself included; raises InputError where they have none such."""
+    check_kind("position", position, int, "a whole number, counted as Python counts")
     if not -len(ids) <= position < len(ids):
         raise InputError(
             f"a formatted prompt has {len(ids)} tokens, so none at position {position}: choose a "

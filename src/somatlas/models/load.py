@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import get_args
 
 import torch
 from transformers import (
@@ -19,6 +21,7 @@ from transformers import (
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
+from somatlas.arguments import check_choice, check_kind
 from somatlas.errors import InputError
 from somatlas.models.batches import head_cache_is_exact, padding_is_exact
 from somatlas.models.chat import chat_token_ids, find_format, given_template
@@ -45,12 +48,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(
-    name: str,
+    name: str | PurePath,
     *,
     dtype: str = "auto",
     device: str = "auto",
     system: str | None = None,
-    chat_template: str | None = None,
+    chat_template: str | PurePath | None = None,
     site: Site = "projection",
     edit_head: bool = False,
     thinking: bool | None = None,
@@ -70,6 +73,16 @@ def load_model(
     residual stream is not the sum of its parts, weights that cannot be read or do not fit, or a
     device that is not there.
     """
+    check_kind("model", name, (str, PurePath), "a name or a folder")
+    name = str(name)
+    if chat_template is not None:
+        chat_template = str(chat_template)
+    check_kind("system", system, (str, type(None)), "a text or None")
+    check_choice("site", site, get_args(Site))
+    try:
+        datetime.fromisoformat(date)
+    except (TypeError, ValueError):
+        raise InputError(f"date must be YYYY-MM-DD, not {date!r}") from None
     if dtype not in (*DTYPES, "auto"):
         raise InputError(f"dtype must be one of {', '.join(DTYPES)} or auto, not {dtype!r}")
     check_device(device)

@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
+
+from somatlas.arguments import check_choice, check_whole, described
+from somatlas.errors import InputError
 
 Split = Literal["train", "val", "test"]
 T = TypeVar("T")
@@ -28,6 +31,10 @@ class Prompt:
     pair: int | None = None
     split: Split | None = None
     groups: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InputError(f"a prompt must be a text, not {described(self.text)}")
 
     @property
     def id(self) -> str:
@@ -85,7 +92,7 @@ class PromptSet:
         """A set of prompts at hand, drawn into train, val and test, 60/20/20, by the seed.
 
         Equal texts of a side are taken once. Raises InputError where a side has fewer than 10
-        prompts (borderline may have none), or the sides share one.
+        prompts (borderline may have none), the sides share one, or a prompt is blank or no text.
 
         >>> some = PromptSet.of(map(str, range(20)), map(str, range(20, 40)))
         >>> len(some.train.harmful), len(some.val.harmful), len(some.test.harmless)
@@ -111,7 +118,8 @@ class PromptSet:
         return self.split("test")
 
     def split(self, name: Split) -> PromptSplit:
-        """One split of all three sides."""
+        """One split of all three sides; raises InputError for a name that is none."""
+        check_choice("split", name, SPLITS)
         sides = (self.positive, self.negative, self.borderline)
         return PromptSplit(*(side.get(name, ()) for side in sides))
 
@@ -124,12 +132,38 @@ class PromptSet:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def limited(self, limits: Mapping[Split, int]) -> PromptSet:
-        """At most limits[split] prompts of each kind, spread evenly over each list's order."""
+        """At most limits[split] prompts of each kind, spread evenly over each list's order.
+
+        Raises InputError for a name that is no split, or a limit that is no whole number.
+        """
+        for name, limit in limits.items():
+            check_choice("split", name, SPLITS)
+            check_whole(f"the limit of {name} prompts", limit, 0)
 
         def cut(side: Mapping[Split, Sequence[Prompt]]) -> dict[Split, Sequence[Prompt]]:
             return {s: spread(side.get(s, ()), limits.get(s, len(side.get(s, ())))) for s in SPLITS}
 
         return PromptSet(cut(self.positive), cut(self.negative), cut(self.borderline), self.notes)
+
+
+def check_split(prompts: Any, *, needs: Iterable[str] = ("harmful", "harmless")) -> None:
+    """Raise InputError where what was given is no `PromptSplit`, lacks prompts on a side that is
+    needed, or holds something else than prompts."""
+    if isinstance(prompts, PromptSet):
+        raise InputError("prompts must be one split of the set: give its .train, .val or .test")
+    if not isinstance(prompts, PromptSplit):
+        raise InputError(
+            f"prompts must be a split of a prompt set, not {described(prompts)}: give "
+            "PromptSet.of(harmful, harmless).train, .val or .test"
+        )
+    for side in needs:
+        if not getattr(prompts, side):
+            raise InputError(f"the split has no {side} prompts: give some")
+    for prompt in (*prompts.positive, *prompts.negative, *prompts.borderline):
+        if not isinstance(prompt, Prompt):
+            raise InputError(
+                f"a split holds Prompt objects, not {described(prompt)}: give Prompt(text)"
+            )
 
 
 def prompt_id(text: str) -> str:

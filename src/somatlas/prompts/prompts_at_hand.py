@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from somatlas.arguments import check_whole, described
 from somatlas.errors import InputError
 from somatlas.prompts.prompt_set import Prompt, PromptSet
 from somatlas.prompts.splits import MIN_FOR_SPLITS, split_prompts
@@ -17,10 +18,8 @@ def drawn_set(
 ) -> PromptSet:
     """`PromptSet.of`."""
     sides = {"harmful": harmful, "harmless": harmless, "borderline": borderline}
-    prompts = {
-        name: [one if isinstance(one, Prompt) else Prompt(one) for one in side]
-        for name, side in sides.items()
-    }
+    check_whole("seed", seed, 0)
+    prompts = {name: _listed(name, side) for name, side in sides.items()}
     texts = {name: {prompt.text for prompt in side} for name, side in prompts.items()}
     for name in ("harmful", "harmless"):
         if len(texts[name]) < MIN_FOR_SPLITS:
@@ -35,3 +34,13 @@ def drawn_set(
         )
     positive, negative, sounding = (split_prompts(side, seed) for side in prompts.values())
     return PromptSet(positive, negative, sounding)
+
+
+def _listed(name: str, side: Iterable[str | Prompt]) -> list[Prompt]:
+    if isinstance(side, str) or not isinstance(side, Iterable):
+        raise InputError(f"{name} must be a list of prompts, not {described(side)}")
+    found = [one if isinstance(one, Prompt) else Prompt(one) for one in side]
+    for place, prompt in enumerate(found):
+        if not prompt.text.strip():
+            raise InputError(f"{name} prompt {place} is blank: leave it out")
+    return found

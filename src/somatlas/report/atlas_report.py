@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import somatlas
+from somatlas.arguments import check_kind, check_whole
 from somatlas.atlases import map_errors
 from somatlas.atlases.atlas import atlas_of
 from somatlas.atlases.record import Atlas
@@ -20,7 +21,7 @@ from somatlas.errors import InputError
 from somatlas.evaluation.effects import harmless_drift
 from somatlas.evaluation.evaluate import Result
 from somatlas.files import write_text
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.report.page import Head, page
 from somatlas.report.read import Facts
 from somatlas.representations.sides import Representations
@@ -64,6 +65,12 @@ def atlas(
 
         atlas(lm, directions, representations, result).save("report.html")
     """
+    check_kind("lm", lm, LanguageModel, MODEL)
+    check_kind("directions", directions, DirectionSet, "a DirectionSet, as a method's directions_")
+    check_kind("representations", representations, Representations, "what represent returned")
+    check_kind("result", result, Result, "what evaluate returned")
+    check_whole("candidates", candidates, 1)
+    check_whole("lanes", lanes, 1)
     projection = result.projections.get(condition)
     if projection is None:
         edits = ", ".join(name for name, edit in result.projections.items() if edit is not None)
@@ -124,6 +131,7 @@ def atlas(
             update={"layer": layer, "ranks": list(subject.ranks)}
         ),
         atlas=record,
+        condition=condition,
     )
     head = Head(
         f"How {lm.name} encodes refusal",

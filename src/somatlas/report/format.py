@@ -24,19 +24,24 @@ def summary_lines(facts: Facts) -> list[str]:
     method = str(facts.settings.get("method"))
     if evaluation is None:
         return ["This run is not finished: no replies have been judged yet."]
-    test, ranks = evaluation.test, evaluation.ranks
+    test, ranks, condition = evaluation.test, evaluation.ranks, facts.condition
+    own, single = test[condition], None if condition == "sd" else test.get("sd")
+    beside = [("", ""), ("", "")]
+    if single is not None:
+        beside = [
+            ("; the single direction took it to ", _percent(single["refusal"])),
+            (" with all of them, ", f"{rate_text(single['asr'])} % with the single one"),
+        ]
     lines = [
         f"Ablating {len(ranks)} direction{'s' if len(ranks) != 1 else ''} (ranks "
         f"{', '.join(map(str, ranks))}) at layer {evaluation.layer} took refusal of harmful "
-        f"prompts from {_percent(test['base']['refusal'])} to {_percent(test['md']['refusal'])}; "
-        f"the single direction took it to {_percent(test['sd']['refusal'])}."
+        f"prompts from {_percent(test['base']['refusal'])} to {_percent(own['refusal'])}"
+        f"{''.join(beside[0])}."
     ]
-    asr = {c: test[c]["asr"] for c in ("sd", "md")}
-    cost = f"a drift of {test['md']['kl']:.2f} nats a token on harmless replies"
+    cost = f"a drift of {own['kl']:.2f} nats a token on harmless replies"
     lines.append(
-        f"Coherent compliance: {rate_text(asr['md'])} % with all of them, {rate_text(asr['sd'])} % "
-        f"with the single one (95 % intervals, n = {asr['md']['n']}), at {cost}. "
-        f"{_compared(evaluation.paired)}"
+        f"Coherent compliance: {rate_text(own['asr'])} %{''.join(beside[1])} (95 % intervals, "
+        f"n = {own['asr']['n']}), at {cost}. {_compared(evaluation.paired, condition)}"
     )
     floor = floors([method]).get(method)
     if floor and not facts.settings.get("directions"):
@@ -59,9 +64,10 @@ def _percent(rate: Mapping[str, Any]) -> str:
     return "-" if rate["rate"] is None else f"{100 * rate['rate']:.0f} %"
 
 
-def _compared(tests: Sequence[Mapping[str, Any]]) -> str:
+def _compared(tests: Sequence[Mapping[str, Any]], condition: str) -> str:
     """What the paired test of ASR says of the chosen directions against the single one."""
-    found = [t for t in tests if (t["outcome"], t["first"], t["second"]) == ("asr", "sd", "md")]
+    pair = ("asr", "sd", condition)
+    found = [t for t in tests if (t["outcome"], t["first"], t["second"]) == pair]
     if not found:
         return ""
     difference, p = found[0]["difference"], found[0]["p_holm"]

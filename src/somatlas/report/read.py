@@ -18,7 +18,10 @@ from somatlas.searches.result import SearchResult
 
 @dataclass(frozen=True)
 class Facts:
-    """The settings of a run and its records, None where a stage has not made them."""
+    """The settings of a run and its records, None where a stage has not made them.
+
+    condition : the one whose directions the atlas looks into.
+    """
 
     settings: dict[str, Any]
     model: dict[str, Any] | None = None
@@ -29,6 +32,7 @@ class Facts:
     evaluation: Evaluation | None = None
     cost: Cost | None = None
     atlas: Atlas | None = None
+    condition: str = "md"
 
     @property
     def ablated(self) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from somatlas.arguments import check_whole, whole_numbers
 from somatlas.errors import InputError
 from somatlas.models.batches import Batch, within_memory
 from somatlas.models.decoder import decoder_of
@@ -41,7 +42,8 @@ def residual_stream(
 
     Raises InputError for a layer or position out of range, or NaN or infinite values.
     """
-    check_layers(lm.name, lm.n_layers, layers)
+    layers = check_layers(lm.name, lm.n_layers, layers)
+    check_whole("batch_size", batch_size, 1)
     vectors = torch.empty(len(prompts), len(layers), lm.d_model)
     rows: list[int] = []
 
@@ -76,13 +78,18 @@ def residual_stream(
     return vectors
 
 
-def check_layers(name: str, n_layers: int, layers: Sequence[int]) -> None:
-    """Raise InputError where a layer is not one of the n_layers of the model so named."""
+def check_layers(name: str, n_layers: int, layers: Sequence[int]) -> tuple[int, ...]:
+    """The layers as a tuple; raises InputError where there is none, one twice, or one that is not
+    of the n_layers of the model so named."""
+    layers = whole_numbers("layers", layers, f"[0, {n_layers - 1}]")
+    if not layers or len(set(layers)) < len(layers):
+        raise InputError(f"layers must be different ones, and one at least, not {list(layers)}")
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise InputError(
                 f"layer {layer} is out of range: {name} has layers 0 to {n_layers - 1}"
             )
+    return layers
 
 
 def check_finite(vectors: Tensor, layers: Sequence[int]) -> None:

@@ -9,10 +9,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.models.language_model import LanguageModel
+from somatlas.arguments import check_kind
+from somatlas.errors import InputError
+from somatlas.models.language_model import MODEL, LanguageModel
+from somatlas.numerics.real_values import real_array
 from somatlas.progress import progress
-from somatlas.prompts.prompt_set import PromptSplit, texts
-from somatlas.representations.extract import residual_stream
+from somatlas.prompts.prompt_set import PromptSplit, check_split, texts
+from somatlas.representations.extract import check_layers, residual_stream
 from somatlas.representations.store import RepresentationStore, Side
 
 
@@ -41,15 +44,27 @@ class Representations:
     layers: tuple[int, ...]
     prompts: PromptSplit
 
+    def __post_init__(self) -> None:
+        shapes = [tuple(side.shape) for side in (self.harmful, self.harmless)]
+        fits = all(len(s) == 3 and s[1:] == (len(self.layers), *shapes[0][2:]) for s in shapes)
+        if not fits:
+            raise InputError(
+                f"representations must be (prompts, {len(self.layers)} layers, d) on both sides, "
+                f"not {shapes[0]} and {shapes[1]}"
+            )
+
     def place(self, layer: int) -> int:
-        """Where a layer stands on the second axis; raises ValueError where it was not kept."""
+        """Where a layer stands on the second axis; raises InputError where it was not kept."""
+        if layer not in self.layers:
+            kept = ", ".join(map(str, self.layers))
+            raise InputError(f"layer {layer} was not kept: the representations have layers {kept}")
         return self.layers.index(layer)
 
     def mean_differences(self) -> NDArray[np.float32]:
         """(L, d) the single direction of every layer: mean harmful minus mean harmless."""
         places = range(len(self.layers))
         harmful, harmless = (
-            np.stack([side[:, place].astype(np.float64).mean(axis=0) for place in places])
+            np.stack([real_array(side[:, p], "representations").mean(axis=0) for p in places])
             for side in (self.harmful, self.harmless)
         )
         return np.asarray(harmful - harmless, dtype=np.float32)
@@ -65,11 +80,17 @@ def represent(
 ) -> Representations:
     """Both sides of a split, at the last token of each chat-formatted prompt.
 
-    layers : all of the model's blocks if not given; layer l is the output of block l. position :
-    the token that is read, counted as Python counts. Raises InputError for a layer or position out
-    of range, or values that are not finite.
+    layers : all of the model's blocks if not given; layer l is the output of block l, and
+    `Representations.place` says where it stands. position : the token that is read, counted as
+    Python counts. batch_size : prompts in a forward pass.
+
+    Raises InputError for a side without prompts, a layer or position out of range, or values that
+    are not finite.
     """
-    kept = tuple(range(lm.n_layers)) if layers is None else tuple(layers)
+    check_kind("lm", lm, LanguageModel, MODEL)
+    check_split(prompts)
+    asked = range(lm.n_layers) if layers is None else layers
+    kept = check_layers(lm.name, lm.n_layers, asked)
     sides = []
     with progress("represent", len(prompts.harmful) + len(prompts.harmless)) as advance:
         for side in (prompts.harmful, prompts.harmless):

@@ -17,6 +17,7 @@ from somatlas.evaluation.verdicts import VerdictRow, by_condition, write_verdict
 from somatlas.files import write_json
 from somatlas.judges.coherence import CoherenceCheck, check_from_record
 from somatlas.judges.registry import check_missing
+from somatlas.judges.verdict import judgements
 from somatlas.progress import progress
 from somatlas.prompts.formats import USUAL_COLUMNS, read_rows
 from somatlas.prompts.values import UnreadableError, reply_of, request_of
@@ -62,9 +63,9 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     with progress("judge", len(rows) * len(names)) as advance:
         for name in names:
             judge = judges.get(name, check)
-            judgements = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
-            check_missing(judge, judgements, config.max_missing)
-            found[judge.name] = {"judgements": judgements, "record": dict(judge.record)}
+            said = judgements(judge, [r["prompt"] for r in rows], [r["reply"] for r in rows])
+            check_missing(judge, said, config.max_missing)
+            found[judge.name] = {"judgements": said, "record": dict(judge.record)}
             advance(len(rows))
     first = next(iter(found))
     verdicts = [

@@ -22,6 +22,7 @@ from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.files import read_json, write_json
 from somatlas.judges import Verdict
 from somatlas.judges.registry import check_missing
+from somatlas.judges.verdict import judgements
 from somatlas.progress import progress
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
@@ -123,11 +124,11 @@ def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any
         for key, ranks in missing.items():
             projection = Projection(directions.vectors[list(ranks)], run.config.mode)
             rows = harmful_replies(run, projection, advance)
-            judgements = judge.judge([row.prompt for row in rows], [row.reply for row in rows])
-            check_missing(judge, judgements, run.config.max_missing)
+            said = judgements(judge, [row.prompt for row in rows], [row.reply for row in rows])
+            check_missing(judge, said, run.config.max_missing)
             verdicts = [
                 VerdictRow("", "harmful", row.category, row.prompt, j.verdict.value)
-                for row, j in zip(rows, judgements, strict=True)
+                for row, j in zip(rows, said, strict=True)
             ]
             kept[key] = {
                 "ranks": list(ranks),

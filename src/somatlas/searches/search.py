@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import optuna
 
 from somatlas.ablation.projection import Mode
+from somatlas.arguments import check_choice, check_kind, check_real, check_whole
 from somatlas.directions.direction_set import DirectionSet
-from somatlas.judges.verdict import Judge
+from somatlas.judges.verdict import Judge, check_judge
 from somatlas.measures.drift import Drift
-from somatlas.models.language_model import LanguageModel
+from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
-from somatlas.prompts.prompt_set import PromptSplit, spread, texts
+from somatlas.prompts.prompt_set import PromptSplit, check_split, spread, texts
 from somatlas.searches.loop import Outcome, contenders, finished_trials, run_trials
 from somatlas.searches.result import SearchResult, front_rows, limit_row, trial_rows
 from somatlas.searches.rounds import SIZE
@@ -87,19 +88,38 @@ def search(
     one batch; it changes no result. storage : database URL that keeps the study under `name`,
     so that it goes on where it was; in memory if not given.
 
-    Raises InputError where k is more than the candidates, the storage cannot be used or holds
-    another search of that name, or too many verdicts are missing.
+    Raises InputError where k is more than the candidates, a number is out of range, val lacks the
+    prompts that are needed, the storage cannot be used or holds another search of that name, or too
+    many verdicts are missing.
 
         found = search(lm, directions, prompts.val, judge, k=3, trials=8)
         found.ranks, found.projection
     """
+    check_kind("lm", lm, LanguageModel, MODEL)
+    check_kind("directions", directions, DirectionSet, "a DirectionSet, as a method's directions_")
+    needs_drift = objective == "asr,kl" or max_kl is not None
+    check_split(val, needs=("harmful", "harmless") if needs_drift else ("harmful",))
+    check_judge(judge)
+    check_choice("objective", objective, get_args(Objective))
+    check_choice("mode", mode, get_args(Mode))
+    counts = {"k": k, "trials": trials, "prompts": prompts, "startup": startup, "tokens": tokens}
+    counts |= {"round_size": round_size, "lanes": lanes, "batch_size": batch_size}
+    for what, count in counts.items():
+        check_whole(what, count, 1)
+    for what, count in {"selection_prompts": selection_prompts, "seed": seed}.items():
+        check_whole(what, count, 0)
+    check_real("max_missing", max_missing, least=0, most=1)
+    if max_kl is not None:
+        check_real("max_kl", max_kl, above=0)
+    check_kind("name", name, str, "a text")
+    check_kind("storage", storage, (str, type(None)), "a database URL, as sqlite:///search.db")
     space = SubsetSpace(min(candidates, len(directions)), k, ordered)
     vectors = directions.vectors[: space.candidates].numpy()
     asking = Asking.by(
         judge, lm, tokens=tokens, lanes=lanes, batch_size=batch_size, max_missing=max_missing
     )
     chosen = SearchPrompts.of(val, prompts, selection_prompts)
-    drift = val_drift(asking, chosen.harmless) if objective == "asr,kl" or max_kl else None
+    drift = val_drift(asking, chosen.harmless) if needs_drift else None
     one = Trials(asking, directions.vectors, texts(chosen.seen), mode=mode, drift=drift)
     study = open_study(
         optuna.storages.InMemoryStorage() if storage is None else open_storage(storage),
@@ -121,6 +141,8 @@ def search(
             "tokens": tokens,
             "seed": seed,
             "judge": judge.name,
+            "coherence": judge.record.get("coherence") is not None,
+            **_model_settings(lm),
         },
     )
     agree_on_directions(study, vectors)
@@ -134,6 +156,18 @@ def search(
         storage="memory" if storage is None else without_password(storage),
         coherence=judge.record.get("coherence"),
     )
+
+
+def _model_settings(lm: LanguageModel) -> dict[str, Any]:
+    """What of a model decides a trial's outcome, for a study that others go on with."""
+    return {
+        "model": lm.name,
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "system": lm.system,
+        "thinking": lm.thinking,
+        "site": lm.site,
+        "edit_head": lm.edit_head,
+    }
 
 
 def study_directions(objective: Objective) -> list[Literal["minimize", "maximize"]]:

@@ -16,7 +16,7 @@ from somatlas.ablation import Projection, RowProjections
 from somatlas.ablation.projection import Mode
 from somatlas.judges.coherence import Coherent
 from somatlas.judges.registry import check_missing
-from somatlas.judges.verdict import Judge, Verdict, settled_by
+from somatlas.judges.verdict import Judge, Verdict, judgements, settled_by
 from somatlas.measures.drift import Drift
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
@@ -84,18 +84,18 @@ class Asking:
         for batch in ([], *(projections[i : i + self.lanes] for i in lanes)):
             watch = self.watch(n, max(1, len(batch)))
             replies = self.replies(prompts, batch, watch, self.refusal_tokens)
-            judgements = judge.judge([*prompts] * max(1, len(batch)), replies)
-            check_missing(judge, judgements, self.max_missing)
-            verdicts += [j.verdict for j in judgements]
+            found = judgements(judge, [*prompts] * max(1, len(batch)), replies)
+            check_missing(judge, found, self.max_missing)
+            verdicts += [j.verdict for j in found]
         refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
         return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
         """Share of each verdict among those given; raises InputError where too many are missing."""
-        judgements = self.judge.judge(prompts, replies)
-        check_missing(self.judge, judgements, self.max_missing)
-        given = Counter(j.verdict for j in judgements)
-        n = len(judgements) - given[Verdict.MISSING]
+        found = judgements(self.judge, prompts, replies)
+        check_missing(self.judge, found, self.max_missing)
+        given = Counter(j.verdict for j in found)
+        n = len(found) - given[Verdict.MISSING]
         return {v: given[v] / max(1, n) for v in Verdict}
 
     def replies(

@@ -222,8 +222,9 @@ def _scaling(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
 def _plane(facts: Facts, atlas: Atlas) -> ReportFigure:
     plane, corners = atlas.plane, {}
     if facts.evaluation:
-        rates = {c: facts.evaluation.test[c]["asr"] for c in ("sd", "md")}
-        corners = {c: f"test ASR {rate_text(rate)} %" for c, rate in rates.items()}
+        shown, test = {"sd": "sd", "md": facts.condition}, facts.evaluation.test
+        rates = {panel: test[c]["asr"] for panel, c in shown.items() if c in test}
+        corners = {panel: f"test ASR {rate_text(rate)} %" for panel, rate in rates.items()}
     length = "" if plane["to_scale"] else " These directions are axes, drawn as long as SD."
     return ReportFigure(
         "plane",

@@ -98,7 +98,8 @@ def check_asked_layers(run: Run, n_layers: int) -> None:
     """Raise InputError where a layer to be kept or cut is none of n_layers, or the one to be cut is
     not kept."""
     layer, layers, name = run.config.layer, run.config.layers, folder_name(run.config.model)
-    check_layers(name, n_layers, layers or ())
+    if layers:
+        check_layers(name, n_layers, layers)
     if layer is not None:
         check_layers(name, n_layers, [layer])
         if layers is not None and layer not in layers:
