@@ -33,7 +33,8 @@ def check_real(
     """A finite number within the bounds given."""
     bounds = (("at least", least), ("above", above), ("at most", most))
     said = " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
-    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    plain = not isinstance(value, bool)
+    real = plain and isinstance(value, Real) and math.isfinite(value)
     if (
         not real
         or (least is not None and value < least)

@@ -179,7 +179,8 @@ def test_a_newly_named_recipe_wins_over_what_the_folder_remembers(
     fresh = open_run(flags | {"recipe": name, "name": "fresh"}, None, {}).config
     new = open_run(flags | {"recipe": name}, None, {})
     assert new.config == fresh.model_copy(update={"name": "default"})
-    open_run(flags | {"recipe": name, "device": "cpu", "sigma": 0.4, "dtype": "float32"}, None, {}).record_config()
+    own = {"recipe": name, "device": "cpu", "sigma": 0.4, "dtype": "float32"}
+    open_run(flags | own, None, {}).record_config()
     again = open_run(flags | {"recipe": name}, None, {}).config
     assert (again.device, again.sigma, again.k) == ("cpu", 0.4, fresh.k)
     other = next(one for one in PUBLISHED if one != name)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Union, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Union, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,7 +247,7 @@ class SOM(Parameterised):
         return data
 
     def _check_grid(self) -> None:
-        grid = self.grid
+        grid: Any = self.grid  # whatever was given
         two = isinstance(grid, Sequence) and len(grid) == 2
         if not two or not all(isinstance(n, Integral) and n >= 1 for n in grid):
             raise InputError(f"grid must be two whole numbers of at least 1, not {grid}")

@@ -127,7 +127,7 @@ def evaluate(
     )
 
 
-def _checked(judges: Sequence[Judge]) -> list[Judge]:
+def _checked(judges: Any) -> list[Judge]:
     if isinstance(judges, str) or not isinstance(judges, Iterable):
         raise InputError(f"judges must be a list of judges, not {described(judges)}: give [judge]")
     found = list(judges)
