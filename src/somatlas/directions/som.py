@@ -249,7 +249,7 @@ class SOM(Parameterised):
     def _check_grid(self) -> None:
         grid: Any = self.grid  # whatever was given
         two = isinstance(grid, Sequence) and len(grid) == 2
-        if not two or not all(isinstance(n, Integral) and n >= 1 for n in grid):
+        if not two or not all(isinstance(n, Integral) and int(n) >= 1 for n in grid):
             raise InputError(f"grid must be two whole numbers of at least 1, not {grid}")
         check_choice("topology", self.topology, get_args(Topology))
 
