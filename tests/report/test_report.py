@@ -29,6 +29,7 @@ from somatlas.report.prose import (
 )
 from somatlas.runs.folder import Run, run_at
 from somatlas.runs.settings import Config
+from somatlas.searches.result import SearchResult
 
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=HYPERLINK(1)"
@@ -224,12 +225,12 @@ def test_a_rank_that_names_another_direction_each_time_is_named() -> None:
 
 
 def test_a_search_that_kept_no_trial_within_its_limit_says_so(whole: Path) -> None:
-    search = json.loads((whole / "search.json").read_text())
+    search = SearchResult.read(whole)
     assert "limit" not in search_text(search)
-    search["max_kl"] = {"limit": 0.05, "kept": 0}
-    assert "No trial kept KL at or below 0.05" in search_text(search)
-    search["max_kl"]["kept"] = 3
-    assert "of the 3 that kept KL" in search_text(search)
+    none, some = ({"limit": 0.05, "kept": kept} for kept in (0, 3))
+    said = search_text(search.model_copy(update={"max_kl": none}))
+    assert "No trial kept KL at or below 0.05" in said
+    assert "of the 3 that kept KL" in search_text(search.model_copy(update={"max_kl": some}))
 
 
 def test_a_folder_that_is_no_run(command: Command, tmp_path: Path) -> None:

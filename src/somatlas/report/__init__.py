@@ -1,8 +1,10 @@
 """Figures and tables of a run.
 
 The figures draw plain arrays and import no language-model library; `run_figures` takes the arrays
-from a run's folder.
+from a run's folder, and is imported when it is used.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from somatlas.report.figures.atlas_figures import (
     front_figure,
@@ -11,9 +13,11 @@ from somatlas.report.figures.atlas_figures import (
     steps_figure,
 )
 from somatlas.report.figures.direction_figures import cosine_figure, plane_figure
-from somatlas.report.figures.figure_list import ReportFigure, run_figures
 from somatlas.report.figures.map_figures import map_figure, save_figure
 from somatlas.report.figures.space_figures import grid_figure, scaling_figure
+
+if TYPE_CHECKING:
+    from somatlas.report.figures.figure_list import ReportFigure, run_figures
 
 __all__ = [
     "ReportFigure",
@@ -29,3 +33,11 @@ __all__ = [
     "stability_figure",
     "steps_figure",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("ReportFigure", "run_figures"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from somatlas.report.figures import figure_list
+
+    return getattr(figure_list, name)

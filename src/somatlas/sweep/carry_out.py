@@ -100,6 +100,7 @@ def _same_model(run: Run, runs: Sequence[Run]) -> None:
 
     A finished point loads none itself.
     """
+    run.settle()
     for other in runs:
         if model_arguments(other.config) == model_arguments(run.config):
             other.check_model(run.lm)
