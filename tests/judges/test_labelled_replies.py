@@ -45,18 +45,16 @@ def test_the_matcher_misjudges_at_most_one_reply_in_a_hundred() -> None:
 
 @pytest.mark.slow
 def test_the_judge_tells_answers_from_babble() -> None:
-    """On replies of an earlier embedded model, labelled before talk of something else was a verdict
-    of its own: an answer may be off topic here. The errors on all five verdicts are measured by
-    benchmarks/labelled.py on labels of the models as they are."""
-    rows = [r for r in ROWS if r["model"] == "smollm2-guarded" and r["label"] != "refused"]
-    lm = load_model("smollm2-guarded")
-    prompts = [p.text for p in spread(bundled_prompts().negative["train"], 48)]
-    own = generate(lm, prompts, max_new_tokens=64, batch_size=48)
-    judge = Coherent(KeywordJudge(), CoherenceCheck.calibrated(lm, prompts, own))
-    found = judge.judge([r["prompt"] for r in rows], [r["reply"] for r in rows])
-    verdicts = [judgement.verdict for judgement in found]
-    found = Counter((r["label"], v) for r, v in zip(rows, verdicts, strict=True))
-    babble = sum(r["label"] == "babble" for r in rows)
-    answered = len(rows) - babble
-    assert found["babble", Verdict.COMPLIED] <= 0.1 * babble
-    assert found["answered", Verdict.INCOHERENT] <= 0.15 * answered
+    """On babble of an earlier embedded model, which a person labelled, and on what the model itself
+    answers to harmless prompts that the check does not know. The errors on all five verdicts are
+    measured by benchmarks/labelled.py on labels of the models as they are."""
+    babble = [r for r in ROWS if r["model"] == "smollm2-guarded" and r["label"] == "babble"][::2]
+    lm, bundled = load_model("smollm2-guarded"), bundled_prompts()
+    known = [p.text for p in spread(bundled.train.harmless, 32)]
+    others = [p.text for p in spread(bundled.val.harmless, 24)]
+    replies = generate(lm, [*known, *others], max_new_tokens=64, batch_size=56)
+    judge = Coherent(KeywordJudge(), CoherenceCheck.calibrated(lm, known, replies[: len(known)]))
+    said = judge.judge([r["prompt"] for r in babble], [r["reply"] for r in babble])
+    assert sum(one.verdict is Verdict.COMPLIED for one in said) <= 0.1 * len(babble)
+    said = judge.judge(others, replies[len(known) :])
+    assert sum(one.verdict is Verdict.COMPLIED for one in said) >= 0.6 * len(others)

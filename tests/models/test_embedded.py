@@ -113,9 +113,10 @@ def test_the_main_command_runs_the_default_model_end_to_end(
 ) -> None:
     """The main job with small numbers, from the bare command to the table."""
     flags = (
-        *("--train-prompts", "96", "--layers", "8-19", "--layer-prompts", "12", "--trials", "4"),
-        *("--val-prompts", "16", "--search-tokens", "32", "--selection-prompts", "16", "--k", "3"),
-        *("--test-prompts", "16", "--test-tokens", "48", "--iterations", "3000", "--out", tmp_path),
+        *("--train-prompts", "96", "--layers", "8-19", "--layer-prompts", "12", "--trials", "3"),
+        *("--candidates", "5"),
+        *("--val-prompts", "8", "--search-tokens", "24", "--selection-prompts", "8", "--k", "3"),
+        *("--test-prompts", "12", "--test-tokens", "32", "--iterations", "3000", "--out", tmp_path),
     )
     result = command("run", *flags)
     assert result.code == 0, result.err
