@@ -18,19 +18,19 @@ from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
 from somatlas.files import read_json
 from somatlas.judges import Verdict
+from somatlas.measures.layer_choice import RuleData, score_layers
 from somatlas.measures.layer_rule import (
+    LayerScore,
     candidate_layers,
-    first_token_log_probabilities,
     mean_kl,
     refusal_scores,
-    score_layer,
 )
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import bundled_prompts
-from somatlas.prompts.prompt_set import spread, texts
+from somatlas.prompts.prompt_set import Prompt, spread, texts
 from somatlas.representations.store import RepresentationStore
 
-TRIALS, PAPER_LAYERS = 32, 3
+TRIALS, PAPER_LAYERS, LAYER_PROMPTS = 32, 3, 32
 
 
 def measure(folder: Path, saved: Path) -> None:
@@ -91,34 +91,25 @@ def measure(folder: Path, saved: Path) -> None:
     write("trials", rows)  # as it goes: the whole takes a quarter of an hour
     rows += search_rows(trials, space, TRIALS, seconds["p"], targets=(2.5, 8))
     write("trials", rows)
-    harmless = texts(spread(bundled_prompts().negative["val"], 32))
-    rows.append(_layers(folder, saved, harmful[:32], harmless, trials.asking.lm))
+    val = bundled_prompts().val
+    sides = spread(val.harmful, LAYER_PROMPTS), spread(val.harmless, LAYER_PROMPTS)
+    rows.append(_layers(folder, saved, sides, trials.asking.lm))
     write("trials", rows)
 
 
 def _layers(
-    folder: Path, saved: Path, harmful: list[str], harmless: list[str], lm: LanguageModel
+    folder: Path, saved: Path, sides: tuple[list[Prompt], list[Prompt]], lm: LanguageModel
 ) -> Row:
     tokens = read_json(folder / "layers.json")["refusal_tokens"]["ids"]
     store = RepresentationStore.open(folder / "representations")
     single = (store.means("positive") - store.means("negative")).float()
     layers = list(candidate_layers(lm.n_layers))
+    harmful, harmless = map(texts, sides)
 
-    def ours() -> list[float]:
-        base = first_token_log_probabilities(lm, harmless, 64)
-        return [
-            score_layer(
-                lm,
-                layer,
-                single[layer],
-                harmful,
-                harmless,
-                refusal_tokens=tokens,
-                base_harmless=base,
-                batch_size=64,
-            ).refusal_score
-            for layer in layers
-        ]
+    def ours() -> dict[int, LayerScore]:
+        data = RuleData(lm, dict(zip(store.layers, single, strict=True)), sides, sides, {})
+        found = score_layers(data, layers, refusal_tokens=tokens, batch_size=128)
+        return {score.layer: score for score in found.scores}
 
     def paper(layer: int) -> float:
         """The model anew, its weights edited, one prompt at a time."""
@@ -134,7 +125,7 @@ def _layers(
     slow = []
     for layer in picked:
         one, score = timed(partial(paper, layer))
-        assert abs(score - scores[layers.index(layer)]) < 0.01
+        assert scores[layer].n is not None or abs(score - scores[layer].refusal_score) < 0.01
         slow.append(one)
     baseline = len(layers) * mean(slow)
     return Row(

@@ -20,7 +20,7 @@ from somatlas.numerics.geometry import cosine_matrix, unit_rows
 from somatlas.progress import progress
 from somatlas.prompts.prompt_set import spread, texts
 
-_ANSWERED = 32  # test prompts a side that are answered at every step
+_ANSWERED = (32, 16)  # harmful and harmless test prompts that are answered at every step
 _CLOUD = 100  # test prompts a side whose geometry is measured there
 _STEPS = 5  # directions ablated one after another, at most, or k where that is more
 
@@ -65,7 +65,7 @@ def _steps(subject: Subject) -> list[dict[str, Any]]:
     names = [*subject.ranks, *subject.rest][:count]
     sides = subject.test.harmful, subject.test.harmless
     harmful, harmless = (texts(spread(side, _CLOUD)) for side in sides)
-    answered = [texts(spread(side, _ANSWERED)) for side in sides]
+    answered = [texts(spread(side, n)) for side, n in zip(sides, _ANSWERED, strict=True)]
     projections = [Projection(every[:k], subject.mode) for k in range(1, len(every) + 1)]
     shares, harmless_shares = (subject.asking.shares(projections, side) for side in answered)
     steps, clouds = [], []
@@ -78,6 +78,7 @@ def _steps(subject: Subject) -> list[dict[str, Any]]:
                 "k": k,
                 "ranks": names[:k],
                 "n": len(answered[0]),
+                "n_harmless": len(answered[1]),
                 **shares[k],
                 "harmless_answered": harmless_shares[k]["asr"],
                 "kl": 0.0 if projection is None else subject.drift.under(projection),

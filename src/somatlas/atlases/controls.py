@@ -17,11 +17,13 @@ from somatlas.atlases.subject import Subject
 from somatlas.directions.direction_set import mean_difference
 from somatlas.numerics.geometry import cosine_matrix
 from somatlas.numerics.statistics import mcnemar, wilson
-from somatlas.progress import progress
+from somatlas.progress import Advance, progress
 from somatlas.prompts import general_prompts
 from somatlas.prompts.prompt_set import spread, texts
 
-_PROMPTS = 32  # test prompts a kind that are answered under each ablation
+_ARM_PROMPTS = 32  # test prompts a kind that are answered under each harmless side's SD
+_CELL_PROMPTS = 16  # and under each direction alone, of which there are four times as many
+_DRIFT_REPLIES = 16  # that the KL of each is taken on
 _KINDS = {
     "harmful": "refusal",
     "harmless": "harmless_refusal",
@@ -32,7 +34,7 @@ Floats = NDArray[np.float64]
 
 
 def controls(subject: Subject) -> dict[str, Any]:
-    """What an atlas has under `contrast` and `knobs`; the model as it is answers once for both."""
+    """What an atlas has under `contrast` and `knobs`."""
     sides, missing = _sides(subject)
     vectors = [_single(subject, side) for side in sides]
     arms = [Projection(vector[None]) for vector in vectors]
@@ -40,33 +42,39 @@ def controls(subject: Subject) -> dict[str, Any]:
     each = subject.directions.vectors
     cells = [Projection(each[[rank]]) for rank in range(count) if count > 1]
     alone = [Projection(subject.contrast.single[None]), *cells] if cells else []
-    with progress("controls", len(_KINDS) + len(arms) + len(alone)) as advance:
-        refused: dict[str, Floats] = {}
-        for kind, prompts in _test_prompts(subject).items():
-            asked = arms if kind == "harmless" else [*arms, *alone]
-            if prompts:
-                refused[kind] = subject.asking.refusals(asked, prompts)
-            advance(1)
-        kl = []
+    kinds = ("harmful", "borderline")
+    with progress("controls", len(_KINDS) + len(kinds) + len(arms) + len(alone)) as advance:
+        of_arms = _refused(subject, arms, tuple(_KINDS), _ARM_PROMPTS, advance)
+        of_cells = _refused(subject, alone, kinds, _CELL_PROMPTS, advance)
+        drift, kl = subject.drift.sample(_DRIFT_REPLIES), []
         for projection in (*arms, *alone):
-            kl.append(subject.drift.under(projection))
+            kl.append(drift.under(projection))
             advance(1)
-    n = 1 + len(arms)
-    of_arms = {kind: rows[:n] for kind, rows in refused.items()}
-    of_cells = {kind: rows[[0, *range(n, len(rows))]] for kind, rows in refused.items()}
-    tokens, seed = {"tokens": subject.asking.refusal_tokens}, subject.seed
+    how = {"tokens": subject.asking.refusal_tokens, "kl_replies": len(drift.prompts)}
+    seed = subject.seed
     return {
-        "contrast": {**tokens, **_contrast(sides, vectors, of_arms, kl, missing, seed)},
-        "knobs": {**tokens, **_knobs(of_cells, kl[len(arms) :], seed)} if cells else None,
+        "contrast": {**how, **_contrast(sides, vectors, of_arms, kl, missing, seed)},
+        "knobs": {**how, **_knobs(of_cells, kl[len(arms) :], seed)} if cells else None,
     }
 
 
-def _test_prompts(subject: Subject) -> dict[str, list[str]]:
-    test = subject.test
-    kinds = (test.harmful, test.harmless, test.borderline)
-    return {
-        kind: texts(spread(prompts, _PROMPTS)) for kind, prompts in zip(_KINDS, kinds, strict=True)
-    }
+def _refused(
+    subject: Subject,
+    projections: Sequence[Projection],
+    kinds: Sequence[str],
+    count: int,
+    advance: Advance,
+) -> dict[str, Floats]:
+    """(1 + p, n) of each kind of which there are test prompts, `count` at most: which replies
+    refuse, of the model as it is and under each ablation (`Asking.refusals`)."""
+    test, refused = subject.test, {}
+    sides = {"harmful": test.harmful, "harmless": test.harmless, "borderline": test.borderline}
+    for kind in kinds:
+        prompts = texts(spread(sides[kind], count))
+        if prompts and projections:
+            refused[kind] = subject.asking.refusals(projections, prompts)
+        advance(1)
+    return refused
 
 
 def _sides(subject: Subject) -> tuple[list[Side], list[str]]:

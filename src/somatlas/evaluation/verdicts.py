@@ -12,7 +12,7 @@ from somatlas.errors import InputError
 from somatlas.files import read_jsonl, write_jsonl
 from somatlas.judges.registry import check_missing
 from somatlas.judges.repetition import repetition
-from somatlas.judges.verdict import Judge, Judgement, judgements
+from somatlas.judges.verdict import Judge, Judgement, judgements, refusal_judge
 from somatlas.progress import progress
 from somatlas.prompts.prompt_set import prompt_id
 
@@ -86,6 +86,9 @@ def judged(
 ) -> list[VerdictRow]:
     """Every condition's completions, judged by all of the judges; the first one's verdicts count.
 
+    Replies to harmful prompts are judged as answers, those to others as refusals or none
+    (`refusal_judge`): whether they make sense is not asked.
+
     shows : whether a text shows the behaviour. tokens : of a reply at most. max_missing : the share
     of replies that a judge may leave without a verdict; raises InputError for more.
     """
@@ -93,9 +96,8 @@ def judged(
     found = []
     with progress("judge", len(every) * len(judges)) as advance:
         for judge in judges:
-            given = judgements(judge, [c.prompt for c in every], [c.reply for c in every])
-            check_missing(judge, given, max_missing)
-            found.append(given)
+            found.append(_judgements(judge, every, [one.reply for one in every]))
+            check_missing(judge, found[-1], max_missing)
             advance(len(every))
     thoughts = _thoughts(judges[0], every)
     within = [n for n in LATE if n <= tokens]
@@ -124,11 +126,22 @@ def _thoughts(judge: Judge, every: Sequence[Completion]) -> list[str | None]:
     """The judge's verdict on what each model thought aloud, None where it did not."""
     rows = [i for i, one in enumerate(every) if one.reasoning]
     verdicts: list[str | None] = [None] * len(every)
-    thoughts = [every[i].reasoning for i in rows]
-    found = judgements(judge, [every[i].prompt for i in rows], thoughts)
+    thinking = [every[i] for i in rows]
+    found = _judgements(judge, thinking, [one.reasoning for one in thinking])
     for i, judgement in zip(rows, found, strict=True):
         verdicts[i] = judgement.verdict.value
     return verdicts
+
+
+def _judgements(judge: Judge, every: Sequence[Completion], said: Sequence[str]) -> list[Judgement]:
+    """What a judge says of what was said to each prompt: of harmful ones whether it is an answer,
+    of others whether it refuses."""
+    found: dict[int, Judgement] = {}
+    for asked, harmful in ((judge, True), (refusal_judge(judge), False)):
+        rows = [i for i, one in enumerate(every) if (one.kind == "harmful") is harmful]
+        given = judgements(asked, [every[i].prompt for i in rows], [said[i] for i in rows])
+        found |= dict(zip(rows, given, strict=True))
+    return [found[i] for i in range(len(every))]
 
 
 def _shown_within(

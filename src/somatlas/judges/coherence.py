@@ -302,6 +302,11 @@ class Coherent:
         return settled_by(self.inner)
 
     @property
+    def of_refusals(self) -> Coherent:
+        """The same without the check: what refuses is told apart before it."""
+        return Coherent(self.inner, None)
+
+    @property
     def name(self) -> str:
         """The judge's own."""
         return self.inner.name

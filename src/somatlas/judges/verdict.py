@@ -40,7 +40,7 @@ class Judge(Protocol):
 
     name : how files, tables and `agree` call it. record : what a reader must know to repeat it, as
     plain JSON values; `failures` in it, what went wrong and how often, is said where verdicts are
-    missing. A judge may have `is_settled` too (`settled_by`).
+    missing. A judge may have `is_settled` (`settled_by`) and `of_refusals` (`refusal_judge`) too.
     """
 
     @property
@@ -56,6 +56,13 @@ def settled_by(judge: Judge) -> Callable[[str], bool] | None:
     """What tells from the beginning of a reply that the judge refuses it whatever follows, so that
     it need not be made to its end; None where a judge cannot tell."""
     found: Callable[[str], bool] | None = getattr(judge, "is_settled", None)
+    return found
+
+
+def refusal_judge(judge: Judge) -> Judge:
+    """The judge as it is asked for refusals alone, which may cost it less: of harmless prompts,
+    whose answers need not be told from babble for the table."""
+    found: Judge = getattr(judge, "of_refusals", judge)
     return found
 
 

@@ -38,10 +38,18 @@ class Drift:
         tokens: int = REPLY_TOKENS,
     ) -> None:
         self.lm, self.prompts, self.batch_size = lm, list(prompts), batch_size
-        self.tokens = tokens
+        self.tokens, self._texts = tokens, list(replies)
         ids = lm.tokenizer(list(replies), add_special_tokens=False)["input_ids"]
         self.replies = [row[:tokens] for row in ids]
         self._base = [(rows, log_p.cpu()) for rows, log_p in self._log_probabilities()]
+
+    def sample(self, count: int) -> Drift:
+        """On `count` of the prompts at most, evenly spread."""
+        if count >= len(self.prompts):
+            return self
+        rows = [len(self.prompts) * i // count for i in range(count)]
+        prompts, replies = ([side[i] for i in rows] for side in (self.prompts, self._texts))
+        return Drift(self.lm, prompts, replies, self.batch_size, self.tokens)
 
     def n_tokens(self, tokens: int) -> int:
         """How many tokens the first `tokens` of every reply are together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,13 @@ from torch import Tensor
 
 from somatlas.arguments import check_kind, check_real, check_whole, whole_numbers
 from somatlas.errors import InputError
+from somatlas.measures.layer_race import (
+    LayerEffect,
+    in_the_race,
+    layer_effects,
+    race_order,
+    rounds,
+)
 from somatlas.measures.layer_rule import (
     LayerScore,
     best_layer,
@@ -18,7 +25,6 @@ from somatlas.measures.layer_rule import (
     find_refusal_tokens,
     first_token_log_probabilities,
     refusal_scores,
-    score_layer,
 )
 from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.progress import progress
@@ -147,16 +153,15 @@ def score_layers(
     refusal_tokens: Sequence[int] | None = None,
     epsilon: float = 0.0,
     batch_size: int = 128,
-    known: Mapping[int, LayerScore] | None = None,
-    keep: Callable[[Mapping[int, LayerScore]], None] = lambda _: None,
+    known: Mapping[int, LayerEffect] | None = None,
+    keep: Callable[[Mapping[int, LayerEffect]], None] = lambda _: None,
 ) -> LayerChoice:
-    """Score every candidate and choose.
+    """Score every candidate, those that cannot win on the first prompts alone, and choose.
 
-    known : scores of an interrupted call with the same data, which are not made again. keep : is
-    given all scores so far after each that is made.
+    known : effects of an interrupted call with the same data, which are not made again. keep : is
+    given all effects so far after each batch that is made.
     """
     lm = data.lm
-    harmful, harmless = map(texts, data.val)
     base_harmful, base_harmless = (
         first_token_log_probabilities(lm, texts(side), batch_size) for side in data.opening
     )
@@ -169,25 +174,26 @@ def score_layers(
         )
     else:
         tokens = valid_tokens(refusal_tokens, base_harmful.shape[1])
-    base_scores = refusal_scores(base_harmful[: len(harmful)], tokens, epsilon)
-    scores = dict(known or {})
-    with progress("layers", len(candidates)) as advance:
-        for layer in candidates:
-            if layer not in scores:
-                scores[layer] = score_layer(
-                    lm,
-                    layer,
-                    data.single[layer],
-                    harmful,
-                    harmless,
-                    refusal_tokens=tokens,
-                    base_harmless=base_harmless[: len(harmless)],
-                    batch_size=batch_size,
-                    epsilon=epsilon,
-                )
-                keep(scores)
-            advance(1)
-    chosen, gentle = best_layer([scores[layer] for layer in candidates])
+    base_scores = refusal_scores(base_harmful[: len(data.val[0])], tokens, epsilon)
+
+    def effects(
+        layers: Sequence[int], harmful: Sequence[int], harmless: Sequence[int]
+    ) -> Iterator[tuple[int, LayerEffect]]:
+        return layer_effects(
+            lm,
+            {layer: data.single[layer] for layer in layers},
+            *(
+                texts([side[place] for place in places])
+                for side, places in zip(data.val, (harmful, harmless), strict=True)
+            ),
+            refusal_tokens=tokens,
+            base_harmless=base_harmless[list(harmless)],
+            batch_size=batch_size,
+            epsilon=epsilon,
+        )
+
+    scores = _race(candidates, [len(side) for side in data.val], effects, known or {}, keep)
+    chosen, gentle = best_layer([score for score in scores if score.n is None])
     return LayerChoice(
         layer=chosen,
         chosen_by=chosen_by,
@@ -199,8 +205,54 @@ def score_layers(
         },
         base_refusal_score=float(base_scores.mean()),
         data=dict(data.record),
-        scores=[scores[layer] for layer in candidates],
+        scores=scores,
     )
+
+
+def _race(
+    candidates: Sequence[int],
+    counts: Sequence[int],
+    effects: Callable[
+        [Sequence[int], Sequence[int], Sequence[int]], Iterable[tuple[int, LayerEffect]]
+    ],
+    known: Mapping[int, LayerEffect],
+    keep: Callable[[Mapping[int, LayerEffect]], None],
+) -> list[LayerScore]:
+    """A score a candidate, its `n` set where it left the race.
+
+    counts : of harmful and harmless prompts. effects : layers and the places of prompts of either
+    side -> what each layer's ablation does to these.
+    """
+    found = {layer: known.get(layer, LayerEffect()) for layer in candidates}
+    orders = [race_order(count) for count in counts]
+    ends = rounds(max(counts))
+
+    def upto(end: int, layers: Sequence[int]) -> dict[int, LayerEffect]:
+        """Of layers, the effects on the first prompts; what is missing of them is made."""
+        for before, after in zip([0, *ends], ends, strict=False):
+            places = [order[before:after] for order in orders]
+            todo = [layer for layer in layers if found[layer].n < after]
+            if after <= end and todo:
+                for layer, effect in effects(todo, *places):
+                    found[layer].add(effect)
+                    keep(found)
+        return {layer: found[layer].first(end) for layer in layers}
+
+    racing = list(candidates)
+    with progress("layers", len(candidates)) as advance:
+        for end in ends[:-1]:
+            left = in_the_race(upto(end, racing))
+            advance(len(racing) - len(left))
+            racing = left
+        whole = upto(ends[-1], racing)
+        advance(len(racing))
+        if not any(effect.is_gentle for effect in whole.values()):
+            racing = list(candidates)  # now the rule compares the KL of all
+            upto(ends[-1], racing)
+    return [
+        effect.score(layer, None if layer in racing else effect.n)
+        for layer, effect in found.items()
+    ]
 
 
 def valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:

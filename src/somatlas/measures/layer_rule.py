@@ -29,11 +29,15 @@ MIN_RATIO = 5.0  # times its mean probability on harmless prompts
 
 @dataclass(frozen=True)
 class LayerScore:
-    """What ablating layer's mean difference does: refusal score on harmful, KL on harmless."""
+    """What ablating layer's mean difference does: refusal score on harmful, KL on harmless.
+
+    n : prompts a side that a layer was scored on which could not win any more, None for all.
+    """
 
     layer: int
     refusal_score: float
     kl: float
+    n: int | None = None
 
 
 def first_token_log_probabilities(
@@ -110,37 +114,19 @@ def refusal_scores(log_p: Tensor, refusal_tokens: Sequence[int], epsilon: float 
     return refused - other
 
 
+def prompt_kl(base: Tensor, ablated: Tensor) -> Tensor:
+    """(n,) KL(base || ablated) in nats; both (n, vocabulary) log p."""
+    return (base.exp() * (base - ablated)).sum(dim=1).double()
+
+
 def mean_kl(base: Tensor, ablated: Tensor) -> float:
     """Mean KL(base || ablated) in nats; both (n, vocabulary) log p."""
-    return float((base.exp() * (base - ablated)).sum(dim=1).double().mean())
+    return float(prompt_kl(base, ablated).mean())
 
 
 def candidate_layers(n_layers: int) -> range:
     """The layers that selection looks at: the first 80 %."""
     return range(max(1, math.floor(LAYER_SHARE * n_layers)))
-
-
-def score_layer(
-    lm: LanguageModel,
-    layer: int,
-    direction: Tensor,
-    harmful: Sequence[str],
-    harmless: Sequence[str],
-    *,
-    refusal_tokens: Sequence[int],
-    base_harmless: Tensor,
-    batch_size: int,
-    epsilon: float = 0.0,
-) -> LayerScore:
-    """Ablate `direction`, the layer's mean difference (d,), and score the layer.
-
-    base_harmless : (n, vocabulary) log p of the unchanged model on the harmless prompts. epsilon :
-    see `refusal_scores`.
-    """
-    projection = Projection(direction[None])
-    log_p = first_token_log_probabilities(lm, [*harmful, *harmless], batch_size, projection)
-    score = float(refusal_scores(log_p[: len(harmful)], refusal_tokens, epsilon).mean())
-    return LayerScore(layer, score, mean_kl(base_harmless, log_p[len(harmful) :]))
 
 
 def best_layer(scores: Sequence[LayerScore]) -> tuple[int, bool]:

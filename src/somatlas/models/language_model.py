@@ -200,14 +200,15 @@ class LanguageModel:
 
     @torch.no_grad()
     def next_token_log_probabilities(
-        self, prompts: Sequence[str], batch_size: int
+        self, prompts: Sequence[str], batch_size: int, ablations: RowProjections | None = None
     ) -> Iterator[tuple[list[int], Tensor]]:
         """(rows, float32 log p (rows, vocabulary)) of the first reply token, batch by batch; of a
-        model that reasons, of the first behind its reasoning, which is skipped."""
+        model that reasons, of the first behind its reasoning, which is skipped. ablations : in
+        force, a row for each of them and each prompt (see `batches`)."""
 
         def log_p(batch: Batch) -> list[Tensor]:
             return list(log_probabilities(self.logits(batch.inputs, 1)[:, -1]))
 
         suffixes = [self.skip] * len(prompts) if self.skip else None
-        for batch in self.batches(prompts, batch_size, suffixes=suffixes):
+        for batch in self.batches(prompts, batch_size, suffixes=suffixes, ablations=ablations):
             yield batch.rows, torch.stack(within_memory(batch, log_p))

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from somatlas.ablation import Projection, RowProjections
 from somatlas.ablation.projection import Mode
-from somatlas.judges.coherence import Coherent
 from somatlas.judges.registry import check_missing
-from somatlas.judges.verdict import Judge, Verdict, judgements, settled_by
+from somatlas.judges.verdict import Judge, Verdict, judgements, refusal_judge, settled_by
 from somatlas.measures.drift import Drift
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
@@ -50,10 +49,8 @@ class Asking:
 
     @classmethod
     def by(cls, judge: Judge, lm: LanguageModel, **how: Any) -> Self:
-        """With a judge of attack success; without its check of answers it judges refusals too."""
-        inner = judge.inner if isinstance(judge, Coherent) else judge
-        unchecked = Coherent(inner, None) if isinstance(judge, Coherent) else judge
-        return cls(lm, judge, unchecked, settled_by(judge), **how)
+        """With a judge of attack success, which judges refusals alone too."""
+        return cls(lm, judge, refusal_judge(judge), settled_by(judge), **how)
 
     def shares(
         self, projections: Sequence[Projection], prompts: Sequence[str]

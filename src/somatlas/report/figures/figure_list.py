@@ -179,7 +179,8 @@ def _front(search: SearchResult) -> ReportFigure:
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> ReportFigure:
     drawn = ("asr", "kl", "compactness", "harmless_compactness", "ratio", "distance")
-    names = ("n", "asr", "refusal", "babble", "harmless_answered", *drawn[1:], "stress")
+    shares = ("asr", "refusal", "babble", "harmless_answered")
+    names = ("n", "n_harmless", *shares, *drawn[1:], "stress")
     clouds = [len(steps[0][side]) for side in ("harmful", "harmless")]
     return ReportFigure(
         "steps",

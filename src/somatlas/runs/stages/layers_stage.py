@@ -14,7 +14,7 @@ from somatlas.measures.layer_choice import (
     rule_prompts,
     score_layers,
 )
-from somatlas.measures.layer_rule import LayerScore
+from somatlas.measures.layer_race import LayerEffect
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.prompt_set import texts
@@ -26,7 +26,7 @@ Pair = tuple[list[Prompt], list[Prompt]]
 
 
 def layers_stage(run: Run) -> None:
-    """Score every candidate layer; those scored before an interruption are not scored again."""
+    """Score the candidate layers; what was scored before an interruption is not scored again."""
     run.needs("represent")
     config = run.config
     store = RepresentationStore.open(run.path("representations"))
@@ -37,10 +37,10 @@ def layers_stage(run: Run) -> None:
     data = _own_data(run, store) if config.layer_data == "own" else _papers_data(run, candidates)
     partial = run.path("layers.part.json")
 
-    def keep(scores: Mapping[int, LayerScore]) -> None:
+    def keep(effects: Mapping[int, LayerEffect]) -> None:
         if not partial.exists():
             run.begin("layers")
-        write_json(partial, [asdict(score) for score in scores.values()])
+        write_json(partial, [{"layer": one, **asdict(e)} for one, e in effects.items()])
 
     kept = read_json(partial) if partial.exists() else []  # of the same settings
     choice = score_layers(
@@ -50,7 +50,7 @@ def layers_stage(run: Run) -> None:
         refusal_tokens=config.refusal_tokens,
         epsilon=config.refusal_epsilon,
         batch_size=config.batch_size,
-        known={row["layer"]: LayerScore(**row) for row in kept},
+        known={row.pop("layer"): LayerEffect(**row) for row in kept},
         keep=keep,
     )
     choice.write(run.folder)
