@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,13 +12,7 @@ from torch import Tensor
 
 from somatlas.arguments import check_kind, check_real, check_whole, whole_numbers
 from somatlas.errors import InputError
-from somatlas.measures.layer_race import (
-    LayerEffect,
-    in_the_race,
-    layer_effects,
-    race_order,
-    rounds,
-)
+from somatlas.measures.layer_effects import LayerEffect, layer_effects
 from somatlas.measures.layer_rule import (
     LayerScore,
     best_layer,
@@ -25,6 +20,7 @@ from somatlas.measures.layer_rule import (
     find_refusal_tokens,
     first_token_log_probabilities,
     refusal_scores,
+    rivals,
 )
 from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.progress import progress
@@ -32,6 +28,7 @@ from somatlas.prompts.prompt_set import Prompt, PromptSplit, check_split, spread
 from somatlas.records import Record
 from somatlas.representations.sides import Representations
 
+FEW = 8  # harmful prompts that layers are scored on which KL rules out: for the figure alone
 TOKEN_PROMPTS = 64  # a side that the tokens are found on: a first token costs one forward pass
 
 
@@ -156,7 +153,7 @@ def score_layers(
     known: Mapping[int, LayerEffect] | None = None,
     keep: Callable[[Mapping[int, LayerEffect]], None] = lambda _: None,
 ) -> LayerChoice:
-    """Score every candidate, those that cannot win on the first prompts alone, and choose.
+    """Score every candidate, those whose KL rules them out on a few harmful prompts, and choose.
 
     known : effects of an interrupted call with the same data, which are not made again. keep : is
     given all effects so far after each batch that is made.
@@ -176,24 +173,41 @@ def score_layers(
         tokens = valid_tokens(refusal_tokens, base_harmful.shape[1])
     base_scores = refusal_scores(base_harmful[: len(data.val[0])], tokens, epsilon)
 
-    def effects(
-        layers: Sequence[int], harmful: Sequence[int], harmless: Sequence[int]
-    ) -> Iterator[tuple[int, LayerEffect]]:
-        return layer_effects(
+    found = {layer: deepcopy((known or {}).get(layer, LayerEffect())) for layer in candidates}
+    few = spread(range(len(data.val[0])), FEW)
+    rest = [place for place in range(len(data.val[0])) if place not in few]
+
+    def measure(layers: Sequence[int], harmful: Sequence[int], harmless: Sequence[int]) -> None:
+        """Add what the ablation of layers does to the prompts at those places of either side."""
+        effects = layer_effects(
             lm,
             {layer: data.single[layer] for layer in layers},
-            *(
-                texts([side[place] for place in places])
-                for side, places in zip(data.val, (harmful, harmless), strict=True)
-            ),
+            texts([data.val[0][place] for place in harmful]),
+            texts([data.val[1][place] for place in harmless]),
             refusal_tokens=tokens,
             base_harmless=base_harmless[list(harmless)],
             batch_size=batch_size,
             epsilon=epsilon,
         )
+        for layer, effect in effects:
+            found[layer].add(effect)
+            keep(found)
+            advance(1)
 
-    scores = _race(candidates, [len(side) for side in data.val], effects, known or {}, keep)
-    chosen, gentle = best_layer([score for score in scores if score.n is None])
+    with progress("layers", len(candidates)) as advance:
+        new = [layer for layer in candidates if not found[layer].kl]
+        advance(len(candidates) - len(new))
+        measure(new, few, range(len(data.val[1])))
+    compared = rivals({layer: found[layer].score(layer).kl for layer in candidates})
+    short = [layer for layer in compared if len(found[layer].refusal) < len(few) + len(rest)]
+    if short:
+        with progress("gentle layers", len(short)) as advance:
+            measure(short, rest, [])
+    scores = [
+        found[layer].score(layer, None if layer in compared or not rest else len(few))
+        for layer in candidates
+    ]
+    chosen, gentle = best_layer(scores)
     return LayerChoice(
         layer=chosen,
         chosen_by=chosen_by,
@@ -207,52 +221,6 @@ def score_layers(
         data=dict(data.record),
         scores=scores,
     )
-
-
-def _race(
-    candidates: Sequence[int],
-    counts: Sequence[int],
-    effects: Callable[
-        [Sequence[int], Sequence[int], Sequence[int]], Iterable[tuple[int, LayerEffect]]
-    ],
-    known: Mapping[int, LayerEffect],
-    keep: Callable[[Mapping[int, LayerEffect]], None],
-) -> list[LayerScore]:
-    """A score a candidate, its `n` set where it left the race.
-
-    counts : of harmful and harmless prompts. effects : layers and the places of prompts of either
-    side -> what each layer's ablation does to these.
-    """
-    found = {layer: known.get(layer, LayerEffect()) for layer in candidates}
-    orders = [race_order(count) for count in counts]
-    ends = rounds(max(counts))
-
-    def upto(end: int, layers: Sequence[int]) -> dict[int, LayerEffect]:
-        """Of layers, the effects on the first prompts; what is missing of them is made."""
-        for before, after in zip([0, *ends], ends, strict=False):
-            places = [order[before:after] for order in orders]
-            todo = [layer for layer in layers if found[layer].n < after]
-            if after <= end and todo:
-                for layer, effect in effects(todo, *places):
-                    found[layer].add(effect)
-                    keep(found)
-        return {layer: found[layer].first(end) for layer in layers}
-
-    racing = list(candidates)
-    with progress("layers", len(candidates)) as advance:
-        for end in ends[:-1]:
-            left = in_the_race(upto(end, racing))
-            advance(len(racing) - len(left))
-            racing = left
-        whole = upto(ends[-1], racing)
-        advance(len(racing))
-        if not any(effect.is_gentle for effect in whole.values()):
-            racing = list(candidates)  # now the rule compares the KL of all
-            upto(ends[-1], racing)
-    return [
-        effect.score(layer, None if layer in racing else effect.n)
-        for layer, effect in found.items()
-    ]
 
 
 def valid_tokens(ids: Sequence[int], vocabulary: int) -> list[int]:

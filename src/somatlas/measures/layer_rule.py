@@ -6,7 +6,7 @@ Arditi et al. 2406.11717, as arXiv 2511.08379 adapts it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ MIN_RATIO = 5.0  # times its mean probability on harmless prompts
 class LayerScore:
     """What ablating layer's mean difference does: refusal score on harmful, KL on harmless.
 
-    n : prompts a side that a layer was scored on which could not win any more, None for all.
+    n : harmful prompts of a layer that its KL rules out: the first few; None for all.
     """
 
     layer: int
@@ -129,13 +129,19 @@ def candidate_layers(n_layers: int) -> range:
     return range(max(1, math.floor(LAYER_SHARE * n_layers)))
 
 
-def best_layer(scores: Sequence[LayerScore]) -> tuple[int, bool]:
-    """The layer of lowest refusal score among those with KL < 0.1, and True.
+def rivals(kl: Mapping[int, float]) -> list[int]:
+    """The layers that the rule compares by their refusal scores: those with KL < 0.1.
 
-    Where no layer has so low a KL: the lowest score among those whose KL is at most twice the
-    least, and False. The lowest score of all would be that of an ablation which breaks the model:
-    what babbles does not open with a refusal either.
+    kl : of every candidate. Where no layer has so low a KL: those whose KL is at most twice the
+    least. The lowest score of all would be that of an ablation which breaks the model: what babbles
+    does not open with a refusal either.
     """
-    gentle = [s for s in scores if s.kl < MAX_KL]
-    gentlest = [s for s in scores if s.kl <= 2 * min(one.kl for one in scores)]
-    return min(gentle or gentlest, key=lambda s: s.refusal_score).layer, bool(gentle)
+    gentle = [layer for layer, value in kl.items() if value < MAX_KL]
+    return gentle or [layer for layer, value in kl.items() if value <= 2 * min(kl.values())]
+
+
+def best_layer(scores: Sequence[LayerScore]) -> tuple[int, bool]:
+    """The layer of lowest refusal score among the `rivals`, and whether their KL is below 0.1."""
+    compared = rivals({score.layer: score.kl for score in scores})
+    best = min((s for s in scores if s.layer in compared), key=lambda s: s.refusal_score)
+    return best.layer, best.kl < MAX_KL

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import subspace_angles
 from scipy.optimize import linear_sum_assignment
 
 Floats = NDArray[np.float64]
@@ -98,7 +97,16 @@ def span_basis(vectors: ArrayLike) -> Floats:
 
 def principal_angles(one: ArrayLike, other: ArrayLike) -> Floats:
     """Angles in degrees between the spans of two sets of directions, smallest first."""
-    return np.degrees(subspace_angles(span_basis(one).T, span_basis(other).T)[::-1])
+    return angles_between(span_basis(one), span_basis(other))
+
+
+def angles_between(one: Floats, other: Floats) -> Floats:
+    """The same of orthonormal rows (r, d) and (s, d), where many pairs are compared.
+
+    By the cosines (Bjorck and Golub 1973), so to a millionth of a degree near 0.
+    """
+    cosines = np.linalg.svd(one @ other.T, compute_uv=False)
+    return np.asarray(np.degrees(np.arccos(np.clip(cosines, -1, 1))))
 
 
 def matched_cosines(one: ArrayLike, other: ArrayLike) -> Floats:

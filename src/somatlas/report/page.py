@@ -27,6 +27,7 @@ from somatlas.files import atomic_file, write_text
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_text
 from somatlas.report.cost_table import cost_rows
+from somatlas.report.figures.drawing import laid_out
 from somatlas.report.figures.figure_list import ReportFigure, report_figures
 from somatlas.report.format import rate_text, summary_lines
 from somatlas.report.map_cells import map_cells, map_view
@@ -274,7 +275,7 @@ def _completions(run: Run) -> list[dict[str, Any]]:
 
 def _saved(figure: ReportFigure, folder: Path | None) -> dict[str, str]:
     """Write a figure's files, and what the page says and shows of it."""
-    drawn, buffer = figure.draw(), io.BytesIO()
+    drawn, buffer = laid_out(figure.draw()), io.BytesIO()
     with rc_context({"svg.hashsalt": "somatlas"}):
         drawn.savefig(buffer, format="svg", metadata={"Date": None})
     if folder is not None:

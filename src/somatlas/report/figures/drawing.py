@@ -21,6 +21,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def laid_out(figure: Figure) -> Figure:
+    """The figure with its parts where they stay: each format would arrange them anew."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    return figure
+
+
 def small_print(axes: Axes) -> None:
     """Labels and ticks in the size of a paper's small print."""
     axes.tick_params(labelsize=7)

@@ -14,7 +14,7 @@ from somatlas.measures.layer_choice import (
     rule_prompts,
     score_layers,
 )
-from somatlas.measures.layer_race import LayerEffect
+from somatlas.measures.layer_effects import LayerEffect
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.prompt_set import texts
