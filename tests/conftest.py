@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from command import SMALL, Command, run_offline
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
+from somatlas.report import page
 
 settings.register_profile("untimed", deadline=None)  # how fast a machine is, is no property
 settings.load_profile("untimed")
@@ -113,6 +114,13 @@ def whole(finished_runs: Path, tmp_path: Path) -> Path:
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.setattr("somatlas.models.checkpoint.hub_reachable", lambda: False)
     return Command(monkeypatch, capsys)
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages have no figures but in tests of figures: to draw them takes half of a tiny run."""
+    if request.node.get_closest_marker("figures") is None:
+        monkeypatch.setattr(page, "_saved", lambda figure, folder: {"caption": "", "svg": ""})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -97,6 +97,7 @@ def test_the_atlas_has_each_direction_alone_and_the_sides_with_their_drift(whole
         assert (side["n_harmful"], side["n_harmless"]) == (12, 12)
 
 
+@pytest.mark.figures
 def test_prompts_without_pairs_and_a_behaviour_of_ones_own_say_what_is_missing(
     command: Command, tiny_folder: Path, tmp_path: Path
 ) -> None:

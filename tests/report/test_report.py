@@ -31,6 +31,7 @@ from somatlas.runs.folder import Run, run_at
 from somatlas.runs.settings import Config
 from somatlas.searches.result import SearchResult
 
+pytestmark = pytest.mark.figures
 HOSTILE = "<script>alert(1)</script>"
 FORMULA = "=HYPERLINK(1)"
 

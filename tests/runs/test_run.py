@@ -71,6 +71,7 @@ FILES = {
 
 
 # Files that hold times or paths, compared without them or not at all.
+@pytest.mark.figures
 def test_a_run_writes_its_files_and_prints_the_table_and_the_folder(
     command: Command, tiny_folder: Path, tmp_path: Path
 ) -> None:
