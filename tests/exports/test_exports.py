@@ -24,6 +24,7 @@ from somatlas.exports import Provenance, save_adapter, save_model
 from somatlas.exports.adapter import carried_by_lora
 from somatlas.exports.carried import left_behind
 from somatlas.exports.edited_model import probe_logits, relative_gap
+from somatlas.models.checkpoint import merge_adapter
 from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
@@ -263,6 +264,25 @@ def test_an_adapter_folder_is_a_model_and_one_of_another_base_is_refused(
     other.save_pretrained(base)
     message = command.fails("represent", tmp_path / "adapter", "--out", tmp_path)
     assert "made for another model" in message
+
+
+def test_merging_an_adapter_asks_nobody_for_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    lm = load_model(str(save_tiny(tmp_path / "base", tied=False)))
+    card = replace(CARD, base="x")
+    save_adapter(lm, Projection(torch.ones(1, lm.d_model)), tmp_path / "adapter", card)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps(facts | {"base_model_name_or_path": "of-no-folder"}))
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "peft.utils.save_and_load.check_file_exists_on_hf_hub",
+        lambda *args, **options: asked.append(args),
+    )
+    merge_adapter(lm.model, tmp_path / "adapter")
+    assert not asked
+    assert not recwarn.list
 
 
 def test_directions_of_the_papers_code_are_read(tmp_path: Path) -> None:

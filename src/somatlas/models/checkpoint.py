@@ -213,10 +213,13 @@ def merge_adapter(model: PreTrainedModel, folder: str | PathLike[str]) -> PreTra
     with warnings.catch_warnings():  # PEFT asks for attributes by old names, and reports what lacks
         warnings.simplefilter("ignore")
         adapted = PeftModel.from_pretrained(model, folder)
+        config = adapted.peft_config["default"]
+        config.base_model_name_or_path = None  # of which PEFT would ask the hub
+        read = set(get_peft_model_state_dict(adapted))
     modules = dict(adapted.named_modules())
     wanted = {
         key
-        for key in get_peft_model_state_dict(adapted)
+        for key in read
         # PEFT adds matrices of no effect to experts in one tensor, which no adapter's file holds
         if type(modules.get(key.partition(".lora_")[0])).__name__ != "ParamWrapper"
     }
@@ -224,7 +227,7 @@ def merge_adapter(model: PreTrainedModel, folder: str | PathLike[str]) -> PreTra
     if file.is_file():
         with safe_open(file, framework="pt") as opened:
             held = set(opened.keys())
-        lacking, unread = wanted - held, held - set(get_peft_model_state_dict(adapted))
+        lacking, unread = wanted - held, held - read
         if lacking or unread:
             parts = [f"lacks {some(lacking)}"] if lacking else []
             parts += [f"has {some(unread)}, which nothing reads"] if unread else []
