@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from somatlas.cli.main import main
+from somatlas.report import page
 
 # Flags of a run that takes a second, by the stage they belong to.
 SMALL_STAGES = {
@@ -36,12 +37,20 @@ SMALL_STAGES = {
 SMALL = tuple(flag for flags in SMALL_STAGES.values() for flag in flags)
 
 
-def run_offline(*arguments: str | Path) -> None:
-    """A command carried out for a fixture that outlives a test: no capture, no hub."""
+def run_offline(*arguments: str | Path, figures: bool = False) -> None:
+    """A command carried out for a fixture that outlives a test: no capture, no hub, and no figures
+    but where they are asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("somatlas.models.checkpoint.hub_reachable", lambda: False)
         patch.setattr(sys, "argv", ["somatlas", *map(str, arguments)])
+        if not figures:
+            without_figures(patch)
         main()
+
+
+def without_figures(patch: pytest.MonkeyPatch) -> None:
+    """Pages have no figures: to draw them takes half of a tiny run."""
+    patch.setattr(page, "_saved", lambda figure, folder: {"caption": "", "svg": ""})
 
 
 class Result(NamedTuple):
@@ -80,12 +89,15 @@ class Command:
 TIMED = {"config.toml", "stages.json", "study.db", "table.txt", "evaluation.json", "report.html"}
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Everything that the seed decides: bytes of files, and evaluation.json without seconds."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    result: dict[str, Any] = {
-        str(p.relative_to(folder)): p.read_bytes() for p in files if p.name not in TIMED
-    }
+def contents(folder: Path, *, figures: bool = False) -> dict[str, Any]:
+    """Everything that the seed decides: bytes of files, and evaluation.json without seconds.
+
+    figures : those too, which are drawn where a test is marked so.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in TIMED)
+    if not figures:
+        files = [p for p in files if p.parent.name != "figures" and p.suffix != ".png"]
+    result: dict[str, Any] = {str(p.relative_to(folder)): p.read_bytes() for p in files}
     evaluation = json.loads((folder / "evaluation.json").read_text())
     del evaluation["seconds"]
     return {**result, "evaluation": evaluation}

@@ -11,10 +11,9 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from command import SMALL, Command, run_offline
+from command import SMALL, Command, run_offline, without_figures
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import load_model
-from somatlas.report import page
 
 settings.register_profile("untimed", deadline=None)  # how fast a machine is, is no property
 settings.load_profile("untimed")
@@ -99,7 +98,7 @@ def default_model() -> LanguageModel:
 def finished_runs(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of runs that holds one finished run of the tiny model; tests take a copy."""
     runs = tmp_path_factory.mktemp("finished") / "runs"
-    run_offline("run", tiny_folder, *SMALL, "--out", runs)
+    run_offline("run", tiny_folder, *SMALL, "--out", runs, figures=True)
     return runs
 
 
@@ -118,9 +117,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages have no figures but in tests of figures: to draw them takes half of a tiny run."""
+    """Pages have no figures but in tests of figures."""
     if request.node.get_closest_marker("figures") is None:
-        monkeypatch.setattr(page, "_saved", lambda figure, folder: {"caption": "", "svg": ""})
+        without_figures(monkeypatch)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -46,7 +46,7 @@ def hostile_run(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         lines = [f"{HOSTILE} {word} {i}" if i % 2 else f"{FORMULA} {word} {i}" for i in range(80)]
         path.write_text("\n".join(lines))
         flags += [f"--{side}", str(path)]
-    run_offline("run", tiny_folder, *SMALL, *flags, "--out", place / "runs")
+    run_offline("run", tiny_folder, *SMALL, *flags, "--out", place / "runs", figures=True)
     return place / "runs" / "tiny" / "default"
 
 
@@ -348,15 +348,19 @@ def test_a_map_of_which_one_neuron_alone_is_hit(
     assert "report.html" in result.out
 
 
-@pytest.mark.slow
-def test_ten_thousand_prompts(command: Command, tiny_folder: Path, tmp_path: Path) -> None:
-    flags: list[str | Path] = []
-    for side, word in (("positive", "break"), ("negative", "mend")):
-        path = tmp_path / f"{side}.txt"
-        path.write_text("\n".join(f"{word} the thing number {i}" for i in range(10_000)))
-        flags += [f"--{side}", path]
+def test_a_page_of_many_prompts_is_no_larger_than_one_of_some(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Beyond 400 train prompts a side it shows a sample of them."""
     small = [x for x in SMALL if x not in ("--train-prompts", "24")]
-    result = command("run", tiny_folder, *small, *flags, "--out", tmp_path)
-    assert result.code == 0, result.err
-    page = tmp_path / "tiny" / "default" / "report.html"
-    assert page.stat().st_size < 6_000_000
+    sizes = []
+    for name, count in (("some", 700), ("many", 2100)):
+        flags: list[str | Path] = ["--name", name]
+        for side, word in (("positive", "break"), ("negative", "mend")):
+            path = tmp_path / f"{side}.txt"
+            path.write_text("\n".join(f"{word} the thing number {i:04}" for i in range(count)))
+            flags += [f"--{side}", path]
+        result = command("run", tiny_folder, *small, *flags, "--out", tmp_path)
+        assert result.code == 0, result.err
+        sizes.append((tmp_path / "tiny" / name / "report.html").stat().st_size)
+    assert sizes[1] < 1.2 * sizes[0]

@@ -117,14 +117,16 @@ def test_test_prompts_are_those_of_the_test_split(whole: Path) -> None:
     assert texts <= test
 
 
+@pytest.mark.figures
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(
     command: Command, tiny_folder: Path, tmp_path: Path, whole: Path
 ) -> None:
     for name, seed in (("same", "0"), ("other", "1")):
         options = ("--name", name, "--seed", seed, "--out", whole.parents[1])
         assert command("run", tiny_folder, *SMALL, *options).code == 0
-    same, other = (contents(whole.parent / name) for name in ("same", "other"))
-    assert contents(whole) == same
+    same, other = (contents(whole.parent / name, figures=True) for name in ("same", "other"))
+    assert contents(whole, figures=True) == same
+    assert any(name.endswith(".svg") for name in same)
     assert contents(whole)["directions.safetensors"] != other["directions.safetensors"]
 
 
@@ -422,9 +424,15 @@ def test_a_process_stopped_by_ctrl_c_is_resumed_by_the_same_command(
     tiny_folder: Path, whole: Path
 ) -> None:
     """The search's own process; test_workers kills runs at any moment."""
-    arguments = [*SMALL, "--out", str(whole.parents[1]), "--name", "stopped"]
-    line = [sys.executable, "-m", "somatlas", "run", str(tiny_folder), *arguments]
     folder = whole.parent / "stopped"
+    shutil.copytree(whole, folder)
+    stages = read_json(folder / "stages.json")
+    kept = {name: stages[name] for name in ("represent", "layers", "map")}
+    (folder / "stages.json").write_text(json.dumps(kept))
+    for name in ("study.db", "search.json"):
+        (folder / name).unlink()
+    place = ["--out", str(whole.parents[1]), "--name", "stopped"]
+    line = [sys.executable, "-m", "somatlas", "search", str(tiny_folder), *place]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     while process.poll() is None and not (folder / "study.db").exists():
         time.sleep(0.002)
@@ -432,7 +440,7 @@ def test_a_process_stopped_by_ctrl_c_is_resumed_by_the_same_command(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b"Traceback" not in err
-    assert not (folder / "evaluation.json").exists()
+    assert not (folder / "search.json").exists()
     subprocess.run(line, check=True, capture_output=True, timeout=120)
     assert contents(folder) == contents(whole)
 
