@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from somatlas.cli import run_commands
 from somatlas.cli.main import main
 from somatlas.report import page
+from somatlas.runs.fields import STAGES, Stage
 
 # Flags of a run that takes a second, by the stage they belong to.
 SMALL_STAGES = {
@@ -75,6 +77,12 @@ class Command:
         out, err = self.capture.readouterr()
         return Result(code, out, err)
 
+    def until(self, stage: Stage, *arguments: str | Path) -> Result:
+        """`run`, to the end of a stage: the atlas alone takes half of a tiny run."""
+        with self.patch.context() as patch:
+            patch.setattr(run_commands, "STAGES", STAGES[: STAGES.index(stage) + 1])
+            return self("run", *arguments)
+
     def fails(self, *arguments: str | Path) -> str:
         """The one sentence of a command that must end with exit code 2."""
         code, _, err = self(*arguments)
@@ -101,3 +109,9 @@ def contents(folder: Path, *, figures: bool = False) -> dict[str, Any]:
     evaluation = json.loads((folder / "evaluation.json").read_text())
     del evaluation["seconds"]
     return {**result, "evaluation": evaluation}
+
+
+def assert_begins_as(begun: Path, whole: Path) -> None:
+    """What there is of a run up to a stage from its judgements on is the same in a whole one."""
+    found, expected = contents(begun), contents(whole)
+    assert found == {name: expected[name] for name in found}

@@ -307,7 +307,7 @@ def test_a_full_disk(
     assert "No space left on device" in message
     assert nothing_left(tmp_path)
     assert not (tmp_path / "tiny" / "default" / "layers.json").exists()
-    assert command("run", tiny_folder, *SMALL, "--out", tmp_path).code == 0
+    assert command.until("map", tiny_folder, *SMALL, "--out", tmp_path).code == 0
 
 
 def test_a_file_that_the_system_will_not_let_grow(tiny_folder: Path, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_samples_and_system_prompts_are_factors(
     systems = tmp_path / "systems.txt"
     systems.write_text("Be kind.\nBe short.\n")
     flags = ("--samples", "2", "--temperature", "0.9", "--test-systems", str(systems))
-    result = command("run", tiny_folder, *SMALL, *flags, "--out", tmp_path)
+    result = command.until("cost", tiny_folder, *SMALL, *flags, "--out", tmp_path)
     assert result.code == 0, result.err
     evaluation = read_json(tmp_path / "tiny" / "default" / "evaluation.json")
     assert evaluation["test"]["base"]["refusal"]["n"] == 6
@@ -297,7 +297,7 @@ def test_runs_of_one_model_share_their_replies(
 ) -> None:
     for name in ("a", "b"):
         flags = (*SMALL, "--out", tmp_path, "--name", name, "--ids", "0" if name == "a" else "1")
-        assert command("run", tiny_folder, *flags).code == 0
+        assert command.until("ablate", tiny_folder, *flags).code == 0
     kept = list((tmp_path / "tiny" / ".replies").iterdir())
     assert len(kept) == 5  # base, its calibration and SD once, MD of each
 
@@ -307,7 +307,7 @@ def test_a_served_model_makes_the_replies(
 ) -> None:
     with fake_server(lambda body: f"{body['model']} says so") as server:
         flags = ("--reply-models", "md=edited", "--endpoint-url", server.url)
-        result = command("run", tiny_folder, *SMALL, *flags, "--out", tmp_path)
+        result = command.until("ablate", tiny_folder, *SMALL, *flags, "--out", tmp_path)
         assert result.code == 0, result.err
         body = server.requests[0][0]
         assert body["max_tokens"] == 6

@@ -11,6 +11,7 @@ import pytest
 
 from command import Command
 from somatlas import InputError
+from somatlas.atlases import atlas, controls
 from somatlas.judges import is_refusal
 from somatlas.models import embedded
 from somatlas.models.generation import generate
@@ -109,9 +110,13 @@ def test_left_padded_batches_generate_what_single_prompts_do(default_model: Lang
 
 @pytest.mark.slow
 def test_the_main_command_runs_the_default_model_end_to_end(
-    command: Command, tmp_path: Path
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The main job with small numbers, from the bare command to the table."""
+    """The main job with small numbers, from the bare command to the table and the atlas."""
+    monkeypatch.setattr(atlas, "_ANSWERED", (4, 4))
+    monkeypatch.setattr(controls, "_ARM_PROMPTS", 4)
+    monkeypatch.setattr(controls, "_CELL_PROMPTS", 4)
+    monkeypatch.setattr(controls, "_DRIFT_REPLIES", 4)
     flags = (
         *("--train-prompts", "64", "--layers", "9-12", "--layer-prompts", "8", "--trials", "2"),
         *("--grid", "2x2", "--iterations", "3000", "--k", "2"),
@@ -131,3 +136,5 @@ def test_the_main_command_runs_the_default_model_end_to_end(
     assert (folder / "map.png").read_bytes().startswith(b"\x89PNG")
     tokens = json.loads((folder / "layers.json").read_text())["refusal_tokens"]["texts"]
     assert tokens
+    made = json.loads((folder / "atlas.json").read_text())
+    assert made.keys() >= {"steps", "contrast", "knobs"}

@@ -113,7 +113,8 @@ def test_runs_on_other_prompts_or_with_other_replies_are_not_compared(
         ("prompts", ("--test-prompts", "2"), "tested on other prompts"),
         ("tokens", ("--test-tokens", "5"), "tested with test_tokens 5"),
     ):
-        assert command("run", tiny_folder, *SMALL, *flags, "--out", out, "--name", name).code == 0
+        place = ("--out", out, "--name", name)
+        assert command.until("judge", tiny_folder, *SMALL, *flags, *place).code == 0
         assert words in command.fails("compare", folders[0], out / "tiny" / name)
 
 
@@ -181,7 +182,7 @@ def test_sets_are_measured_on_test_prompts_as_a_run_of_those_ranks_is(
     out = tmp_path / "runs"
     place = (*SMALL, "--out", out, "--objective", "asr,kl", "--behaviour", behaviour)
     for method in ("som", "random"):
-        result = command("run", tiny_folder, *place, "--method", method, "--name", method)
+        result = command.until("judge", tiny_folder, *place, "--method", method, "--name", method)
         assert result.code == 0, result.err
     pair = [out / "tiny" / "som", out / "tiny" / "random"]
     result = command("compare", *pair, "--remeasure")
@@ -194,7 +195,7 @@ def test_sets_are_measured_on_test_prompts_as_a_run_of_those_ranks_is(
         (trial, own) for trial, own in found.values() if 0 < sum(own.refused.values()) < 6
     )
     ranks = ",".join(map(str, trial["ranks"]))
-    assert command("run", tiny_folder, *place, "--ids", ranks, "--name", "hand").code == 0
+    assert command.until("judge", tiny_folder, *place, "--ids", ranks, "--name", "hand").code == 0
     hand = read_json(out / "tiny" / "hand" / "evaluation.json")["test"]["md"]
     assert 0 < hand["refusal"]["rate"] < 1
     assert np.mean(list(measured.refused.values())) == hand["refusal"]["rate"]
@@ -225,7 +226,7 @@ def test_runs_that_differ_in_their_seed_are_one_row(
 ) -> None:
     out = folders[0].parents[1]
     flags = (*SMALL, "--out", out, "--name", "seed1", "--seed", "1", "--objective", "asr,kl")
-    assert command("run", tiny_folder, *flags).code == 0
+    assert command.until("judge", tiny_folder, *flags).code == 0
     seeds = [folders[0], out / "tiny" / "seed1"]
     result = command("compare", *seeds, folders[2], "--remeasure")
     assert result.code == 0, result.err
@@ -255,7 +256,7 @@ def test_searches_without_drift_cannot_be_measured_again(
     command: Command, tiny_folder: Path, folders: list[Path]
 ) -> None:
     out = folders[0].parents[1]
-    assert command("run", tiny_folder, *SMALL, "--out", out, "--name", "asr").code == 0
+    assert command.until("judge", tiny_folder, *SMALL, "--out", out, "--name", "asr").code == 0
     other = out / "tiny" / "asr"
     assert "no run measured drift" in command.fails("compare", other, "--remeasure")
     text = command("compare", folders[0], other, "--remeasure").out

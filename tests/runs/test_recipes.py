@@ -160,7 +160,7 @@ def test_a_recipe_is_the_whole_command(command: Command, tiny_folder: Path, tmp_
     for flag in ("--grid", "--trials", "--k"):
         place = small.index(flag)
         del small[place : place + 2]
-    result = command("run", *given, *small, "--seed", "5")
+    result = command.until("judge", *given, *small, "--seed", "5")
     assert result.code == 0, result.err
     config = tomllib.loads((tmp_path / "tiny" / "default" / "config.toml").read_text())
     assert (config["layer"], config["grid"], config["trials"]) == (2, [2, 3], 3)
@@ -289,7 +289,8 @@ def test_a_recipe_runs_on_a_tiny_model_of_its_architecture(
     }
     content = {**settings, "published": recipe.published}
     (tmp_path / "r.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
-    result = command("run", "--recipe", tmp_path / "r.toml", *SMALL, "--out", tmp_path / "runs")
+    given = ("--recipe", tmp_path / "r.toml", *SMALL, "--out", tmp_path / "runs")
+    result = command.until("judge", *given)
     assert result.code == 0, result.err
     assert f"published: ASR {recipe.published['asr']} %" in result.out
     assert ("leak: a norm follows the writes" in result.out) == (architecture == "Gemma2")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from command import SMALL, SMALL_STAGES, Command, contents
+from command import SMALL, SMALL_STAGES, Command, assert_begins_as, contents
 from conftest import CHAT_TEMPLATE
 from somatlas.completions import make
 from somatlas.completions.completion import read_completions
@@ -177,9 +177,10 @@ def test_a_finished_search_is_extended_to_what_a_longer_one_finds(
     command: Command, tiny_folder: Path, whole: Path
 ) -> None:
     flags = (*SMALL, "--out", whole.parents[1])
-    assert command("run", tiny_folder, *flags, "--trials", "9", "--name", "long").code == 0
-    assert command("run", tiny_folder, *flags, "--trials", "9").code == 0
-    assert contents(whole) == contents(whole.parent / "long")
+    longer = (tiny_folder, *flags, "--trials", "9")
+    assert command.until("judge", *longer, "--name", "long").code == 0
+    assert command.until("judge", *longer).code == 0
+    assert_begins_as(whole.parent / "long", whole)
     assert len(json.loads((whole / "search.json").read_text())["trials"]) == 9
 
 
@@ -270,13 +271,13 @@ def test_a_bound_on_drift_that_no_trial_keeps_is_said(
     command: Command, tiny_folder: Path, tmp_path: Path
 ) -> None:
     flags = (*SMALL, "--objective", "asr,kl", "--out", tmp_path)
-    result = command("run", tiny_folder, *flags, "--max-kl", "1e-12", "--name", "none")
+    result = command.until("judge", tiny_folder, *flags, "--max-kl", "1e-12", "--name", "none")
     assert result.code == 0, result.err
     assert "no trial kept KL at or below 1e-12: the gentlest was taken" in result.out
     found = read_json(tmp_path / "tiny" / "none" / "search.json")
     assert found["max_kl"] == {"limit": 1e-12, "kept": 0}
     assert found["val"]["kl"] == min(trial["kl"] for trial in found["trials"])
-    result = command("run", tiny_folder, *flags, "--max-kl", "1e9", "--name", "all")
+    result = command.until("judge", tiny_folder, *flags, "--max-kl", "1e9", "--name", "all")
     assert "no trial kept" not in result.out
     found = read_json(tmp_path / "tiny" / "all" / "search.json")
     assert found["max_kl"]["kept"] == len(found["trials"])
@@ -318,12 +319,12 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
     with monkeypatch.context() as patch:
         patch.setattr(trials, "generate", interrupting)
         patch.setattr(make, "generate", interrupting)
-        code, _, err = command("run", tiny_folder, *SMALL, *place)
+        code, _, err = command.until("judge", tiny_folder, *SMALL, *place)
     assert code == 130
     assert "the same command goes on" in err
     assert not list((whole.parent / "cut").rglob("*.part"))
-    assert command("run", tiny_folder, *SMALL, *place).code == 0
-    assert contents(whole.parent / "cut") == contents(whole)
+    assert command.until("judge", tiny_folder, *SMALL, *place).code == 0
+    assert_begins_as(whole.parent / "cut", whole)
 
 
 def test_replies_are_kept_as_batches_end(
@@ -351,15 +352,15 @@ def test_replies_are_kept_as_batches_end(
     flags = (tiny_folder, *SMALL, "--temperature", "1", "--out", whole.parents[1])
     with monkeypatch.context() as patch:
         patch.setattr(KeptReplies, "keep", interrupting)
-        assert command("run", *flags, "--batch-size", "6", "--name", "cut").code == 130
+        assert command.until("judge", *flags, "--batch-size", "6", "--name", "cut").code == 130
     (growing,) = (whole.parent / ".replies").glob("*.growing.jsonl")
     assert len(growing.read_text().splitlines()) == 12
     monkeypatch.setattr(make, "generate", counting)
-    assert command("run", *flags, "--batch-size", "6", "--name", "cut").code == 0
+    assert command.until("judge", *flags, "--batch-size", "6", "--name", "cut").code == 0
     assert made == [6, 18, 18]
     assert not list((whole.parent / ".replies").glob("*.growing.jsonl"))
     shutil.rmtree(whole.parent / ".replies")
-    assert command("run", *flags, "--batch-size", "6", "--name", "through").code == 0
+    assert command.until("judge", *flags, "--batch-size", "6", "--name", "through").code == 0
     assert contents(whole.parent / "cut") == contents(whole.parent / "through")
 
 
