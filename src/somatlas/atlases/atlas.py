@@ -67,11 +67,14 @@ def _steps(subject: Subject) -> list[dict[str, Any]]:
     harmful, harmless = (texts(spread(side, _CLOUD)) for side in sides)
     answered = [texts(spread(side, n)) for side, n in zip(sides, _ANSWERED, strict=True)]
     projections = [Projection(every[:k], subject.mode) for k in range(1, len(every) + 1)]
-    shares, harmless_shares = (subject.asking.shares(projections, side) for side in answered)
-    steps, clouds = [], []
-    both = [*harmful, *harmless]
-    reads = subject.reads(both)
-    with progress("geometry", len(every) + 1) as advance:
+    both, both_shares, steps, clouds = [*harmful, *harmless], [], [], []
+    with progress("geometry", len(answered) + 1 + len(every) + 1) as advance:
+        for side in answered:
+            both_shares.append(subject.asking.shares(projections, side))
+            advance(1)
+        reads = subject.reads(both)
+        advance(1)
+        shares, harmless_shares = both_shares
         for k, projection in enumerate([None, *projections]):
             cloud = subject.represent(both, projection, reads).double().numpy()
             step = {
