@@ -16,6 +16,7 @@ from somatlas import Projection
 from somatlas.ablation import RowProjections
 from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.measures.layer_rule import first_token_log_probabilities
+from somatlas.models import batches
 from somatlas.models.batches import within_memory
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
@@ -186,6 +187,22 @@ def test_a_batch_too_large_for_the_memory_is_halved(
         assert lanes == generate(
             tiny, prompts, max_new_tokens=5, batch_size=8, ablations=projections
         )
+
+
+def test_on_a_cpu_fewer_rows_share_a_batch_where_their_keys_would_fill_the_memory(
+    tiny: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"Name {i:02} rivers." for i in range(40)]
+    longest = len(tiny.token_ids(prompts[0])) + 4
+    token = 4 * 2 * 2 * 8 * 4  # bytes: layers, groups, keys and values, width, float32
+    for rows, sizes in ((40, [40]), (24.5, [20, 20]), (2, [14, 14, 12])):
+        monkeypatch.setattr(batches, "_CACHE_BYTES", rows * token * longest)
+        weights = sum(p.numel() * 4 for p in tiny.model.parameters())
+        assert weights // 4 < 16 * token * longest
+        assert [len(b.rows) for b in tiny.batches(prompts, 64, room=4)] == sizes
+    assert generate(tiny, prompts, max_new_tokens=4, batch_size=40) == [
+        reference(tiny, prompt, 4) for prompt in prompts
+    ]
 
 
 def test_a_single_row_too_large_for_the_memory_is_an_error(

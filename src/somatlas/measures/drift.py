@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REPLY_TOKENS = 16  # of each reply; the vocabulary's log p of each is kept
 MORE_REPLY_TOKENS = 32  # loops and other faults set in later than the first 16
+_LOGITS = 2**24  # that are held of a forward pass: 64 MB in float32, and a few copies
 
 
 class Drift:
@@ -91,7 +92,9 @@ class Drift:
     def _log_probabilities(self) -> Iterator[tuple[list[int], Tensor]]:
         """Rows, and (tokens, vocabulary) float32 log p at their replies' tokens, batch by batch."""
         lm = self.lm
-        for batch in lm.batches(self.prompts, self.batch_size, suffixes=self.replies):
+        size = _LOGITS // ((self.tokens + 1) * lm.limits.vocabulary)
+        size = max(1, min(self.batch_size, size))
+        for batch in lm.batches(self.prompts, size, suffixes=self.replies):
             lengths = [len(self.replies[row]) for row in batch.rows]
             longest = max(lengths)
             if longest == 0:

@@ -11,6 +11,7 @@ import copy
 import inspect
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ from somatlas.models.decoder import decoder_of
 Result = TypeVar("Result")
 
 _EXACT_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
+_CACHE_BYTES = 2**28  # of a batch's keys and values on a CPU, or a quarter of the weights
+_FEWEST_ROWS = 16  # with fewer a product takes longer a row
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ def deal(
 ) -> Iterator[Batch]:
     """Batches of at most `size` rows, the longest first; the head is computed before the first.
 
+    On a CPU of fewer, down to 16, where their keys and values would take more than 256 MB and than
+    a quarter of the weights: nothing halves a batch there that is too large, and 64 rows take the
+    same time each as 128 (the embedded default, two cores).
+
     prompts, suffixes : token ids, and those put behind each. ablations : one row for each of them
     and each prompt: row g * len(prompts) + i is prompt i under ablation g, and a batch's rows are
     assigned before it is yielded. room : tokens to be generated behind each row. padded : rows that
@@ -104,7 +111,7 @@ def deal(
         cache = _filled_cache(model, [head] * lanes)
     order = sorted(range(lanes * len(ids)), key=lambda row: -len(ids[row % len(ids)]))
 
-    largest = size
+    largest = min(size, _rows_held(model, cache, longest, len(order)))
 
     def length(row: int) -> int:
         return len(ids[row % len(ids)])
@@ -210,6 +217,18 @@ def _filled_cache(model: PreTrainedModel, heads: Sequence[Sequence[int]]) -> Cac
     decoder_of(model)(input_ids=tokens, use_cache=True, **{cache_argument(model): cache})
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
     return cache if plain and cache.get_seq_length() == len(heads[0]) else None
+
+
+def _rows_held(model: PreTrainedModel, cache: Cache | None, tokens: int, rows: int) -> int:
+    """How many of the rows, of so many tokens each, share a batch by what the head's keys and
+    values take: parts of about the same size."""
+    if cache is None or model.device.type != "cpu" or not cache.get_seq_length():
+        return sys.maxsize
+    held = [x for layer in cache.layers for x in (layer.keys, layer.values)]
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    token = sum(x.numel() / x.shape[0] * x.element_size() for x in held) / cache.get_seq_length()
+    room = max(_FEWEST_ROWS, int(max(_CACHE_BYTES, weights // 4) / (token * tokens)))
+    return math.ceil(rows / math.ceil(rows / room))
 
 
 def selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:

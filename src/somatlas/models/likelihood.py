@@ -13,7 +13,7 @@ from somatlas.models.batches import Batch, cache_argument, selected
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import LOWEST, log_probabilities
 
-_KEPT_BYTES = 2**30  # of prompts' keys and values at most
+_KEPT_BYTES = 2**28  # of prompts' keys and values at most
 
 
 class _Prompts(NamedTuple):
@@ -27,7 +27,7 @@ class _Prompts(NamedTuple):
 class Surprise:
     """-log p of each token, in nats, of replies after prompts.
 
-    The prompts' keys and values are kept for replies to come, up to 1 GiB.
+    The prompts' keys and values are kept for replies to come, up to 256 MiB.
     """
 
     def __init__(self, lm: LanguageModel, batch_size: int) -> None:
