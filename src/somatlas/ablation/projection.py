@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from somatlas.arguments import check_real
 from somatlas.errors import InputError
 from somatlas.numerics.real_values import real_array
 
@@ -26,20 +27,30 @@ class Projection:
         paper's code does (arXiv 2511.08379); where directions are not orthogonal P is not
         symmetric and something along the earlier ones comes back. "subspace" removes the span:
         the orthogonal projection, whatever the order.
+    strength : s in I - s A B^T, which is (1 - s) I + s P: below 1 a share of what lies along the
+        directions stays, above 1 it comes back with its sign turned.
 
     Attributes
     ----------
     vectors : (k, d) float64, as given.
     A, B : (d, r) float64 tensors; r = k in sequential mode, the rank of the span in subspace mode.
+        The strength is in A.
 
-    Raises InputError for vectors of a wrong shape, of length zero, or not finite.
+    Raises InputError for vectors of a wrong shape, of length zero, or not finite, and for a
+    strength that is no number above 0.
 
     >>> P = Projection(np.array([[0.0, 2.0]]))
     >>> P.apply(np.array([[3.0, 4.0]])).tolist()
     [[3.0, 0.0]]
     """
 
-    def __init__(self, vectors: NDArray[Any] | Tensor, mode: Mode = "sequential") -> None:
+    def __init__(
+        self,
+        vectors: NDArray[Any] | Tensor,
+        mode: Mode = "sequential",
+        strength: float = 1.0,
+    ) -> None:
+        check_real("strength", strength, above=0)
         if mode not in ("sequential", "subspace"):
             raise InputError(f"mode must be sequential or subspace, not {mode!r}")
         v = torch.tensor(real_array(vectors, "directions"))
@@ -49,14 +60,20 @@ class Projection:
         for i, length in enumerate(lengths.flatten().tolist()):
             if not np.isfinite(length) or length == 0:
                 raise InputError(f"direction {i} has length {length} and cannot be ablated")
-        self.mode, self.vectors = mode, v
+        self.mode, self.vectors, self.strength = mode, v, float(strength)
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         self.A, self.B = (_sequential if mode == "sequential" else _subspace)(v / lengths)
+        if strength != 1:
+            self.A = self.A * strength
 
     @property
     def d_model(self) -> int:
         """d, the length of the vectors that P maps."""
         return self.A.shape[0]
+
+    def at(self, block: int | None) -> Projection:
+        """What acts on the writes of a block, or of the embeddings (None): the same everywhere."""
+        return self
 
     @overload
     def apply(self, Y: Tensor) -> Tensor: ...

@@ -7,13 +7,15 @@ it, in O(k d) memory a matrix, and what a LoRA adapter of rank k holds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from somatlas.ablation.hooks import Ablation
 from somatlas.ablation.projection import Projection
+from somatlas.errors import InputError
 
 _CHUNK_VALUES = 1 << 24  # of a matrix held in double precision at once: 128 MiB
 
@@ -49,6 +51,31 @@ def edited_weights(maps: Iterable[OutputMap], projection: Projection) -> Iterato
     finally:
         for tensor, coefficients in done:
             _add(tensor, coefficients, projection)
+
+
+@contextmanager
+def edited_places(
+    placed: Iterable[tuple[int | None, Sequence[OutputMap]]], ablation: Ablation
+) -> Iterator[None]:
+    """`edited_weights` of each place by what the ablation has for it.
+
+    Raises InputError where one matrix is at places that are to be edited differently.
+    """
+    edits: dict[int, tuple[OutputMap, Projection | None]] = {}
+    for block, maps in placed:
+        own = ablation.at(block)
+        assert own is None or isinstance(own, Projection)
+        for one in maps:
+            if edits.setdefault(id(one.weight), (one, own))[1] is not own:
+                raise InputError(
+                    f"the weights of {one.name} write in several blocks: they cannot be edited "
+                    "differently for each of them"
+                )
+    with ExitStack() as stack:
+        for one, own in edits.values():
+            if own is not None:
+                stack.enter_context(edited_weights([one], own))
+        yield
 
 
 def low_rank_update(one: OutputMap, projection: Projection) -> tuple[Tensor, Tensor]:

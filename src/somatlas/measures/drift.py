@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from somatlas.ablation import Projection
+from somatlas.ablation import Ablation
 from somatlas.numerics.probabilities import log_probabilities
 
 if TYPE_CHECKING:
@@ -60,22 +60,25 @@ class Drift:
         """How many replies have fewer than `tokens` tokens."""
         return sum(len(row) < tokens for row in self.replies)
 
-    def under(self, projection: Projection) -> float:
-        """The mean over replies of their mean KL under an ablation; 0 where none has a token."""
-        values = self.by_reply(projection)
+    def under(self, ablation: Ablation | None) -> float:
+        """The mean over replies of their mean KL under an ablation; 0 where none has a token.
+
+        None: of the model as it is now, under whatever edit is in force.
+        """
+        values = self.by_reply(ablation)
         return sum(values) / max(1, len(values))
 
-    def by_reply(self, projection: Projection) -> list[float]:
+    def by_reply(self, ablation: Ablation | None) -> list[float]:
         """The mean KL of each reply that has a token, in their order."""
-        return self.over_tokens(projection, self.tokens)[self.tokens]
+        return self.over_tokens(ablation, self.tokens)[self.tokens]
 
-    def over_tokens(self, projection: Projection, *counts: int) -> dict[int, list[float]]:
+    def over_tokens(self, ablation: Ablation | None, *counts: int) -> dict[int, list[float]]:
         """`by_reply` over the first tokens of each reply alone, for each of several counts of them.
 
         All come from the same forward passes; no count may exceed `tokens`.
         """
         found: dict[int, dict[int, float]] = {count: {} for count in counts}
-        with self.lm.ablate(projection):
+        with self.lm.ablate(ablation):
             for (rows, base), (_, ablated) in zip(
                 self._base, self._log_probabilities(), strict=True
             ):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from somatlas.ablation import Projection
+from somatlas.ablation import Ablation
 from somatlas.errors import InputError
 from somatlas.models.language_model import LanguageModel
 
@@ -41,11 +41,11 @@ class LayerScore:
 
 
 def first_token_log_probabilities(
-    lm: LanguageModel, prompts: Sequence[str], batch_size: int, projection: Projection | None = None
+    lm: LanguageModel, prompts: Sequence[str], batch_size: int, ablation: Ablation | None = None
 ) -> Tensor:
     """(n, vocabulary) float32 log p of the first reply token, optionally under an ablation."""
     parts: dict[int, Tensor] = {}
-    with lm.ablate(projection):
+    with lm.ablate(ablation):
         for rows, log_p in lm.next_token_log_probabilities(prompts, batch_size):
             parts.update(zip(rows, log_p.cpu(), strict=True))
     return torch.stack([parts[i] for i in range(len(prompts))])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from somatlas.ablation import Projection, RowProjections, ablated
+from somatlas.ablation import Ablation, RowProjections, ablated
 from somatlas.arguments import check_kind
 from somatlas.errors import InputError
 from somatlas.models.batches import Batch, deal, within_memory
@@ -103,19 +103,17 @@ class LanguageModel:
         rows = self.limits.vocabulary  # a token that was added for padding may have none
         return next(int(token) for token in own if token is not None and token < rows)
 
-    def ablate(
-        self, projection: Projection | RowProjections | None
-    ) -> AbstractContextManager[None]:
+    def ablate(self, ablation: Ablation | None) -> AbstractContextManager[None]:
         """While active, everything written to the residual stream is projected (None: nothing)."""
-        if projection is not None and projection.d_model != self.d_model:
+        if ablation is not None and ablation.d_model != self.d_model:
             raise InputError(
-                f"the directions have {projection.d_model} values, "
+                f"the directions have {ablation.d_model} values, "
                 f"{self.name} has d_model {self.d_model}: they belong to another model"
             )
         head = (
             self.model.get_output_embeddings() if self.edit_head and is_tied(self.model) else None
         )
-        return ablated(self.structure.sites(self.site), projection, head)
+        return ablated(self.structure.sites(self.site), ablation, head)
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text alone, outside the chat format."""

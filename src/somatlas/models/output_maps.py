@@ -43,8 +43,20 @@ class _Slot(NamedTuple):
     axis: int
 
 
+Placed = list[tuple[int | None, list[OutputMap]]]  # with the block of each, None: embeddings
+
+
 def output_maps(model: PreTrainedModel, structure: ResidualStructure) -> list[OutputMap]:
-    """Every matrix whose outputs go to the residual stream, embeddings first.
+    """Every matrix whose outputs go to the residual stream, embeddings first, once.
+
+    Raises InputError as `placed_output_maps` does.
+    """
+    maps = [one for _, own in placed_output_maps(model, structure) for one in own]
+    return list({id(one.weight): one for one in maps}.values())
+
+
+def placed_output_maps(model: PreTrainedModel, structure: ResidualStructure) -> Placed:
+    """The same, write by write with the block that it is in, None for the embeddings'.
 
     Parts of one name and class are looked at until the role of each of their tensors is known.
     Raises InputError for a part whose weights are quantised, offloaded, or do not make its output
@@ -65,8 +77,10 @@ def output_maps(model: PreTrainedModel, structure: ResidualStructure) -> list[Ou
             _check_weights(write.module, name, found[write.module])
         first = writes[0].module
         _verify(first, names[first], calls[first], found[first])
-    maps = [one for write in structure.writes for one in found[write.module]]
-    return list({id(one.weight): one for one in maps}.values())
+    blocks: list[int | None] = [None] * len(structure.embeddings)
+    for block, own in enumerate(structure.block_writes):
+        blocks += [block] * len(own)
+    return [(b, found[w.module]) for b, w in zip(blocks, structure.writes, strict=True)]
 
 
 def untie_head(model: PreTrainedModel) -> None:

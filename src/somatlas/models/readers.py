@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from somatlas.ablation import Projection, ablated
+from somatlas.ablation import Projection, Sites, ablated
 from somatlas.models.decoder import stream_input, stream_vectors
 
 # Displacements over the size of the embeddings: some parts put out a hundred times as much.
@@ -85,7 +85,7 @@ def _followed(
 def unablated_readers(
     decoder: nn.Module,
     blocks: Sequence[nn.Module],
-    sites: Sequence[nn.Module],
+    sites: Sites,
     ids: Tensor,
     shape: tuple[int, int],
     tolerance: float,

@@ -81,9 +81,13 @@ class ResidualStructure:
         """Whether a norm follows some write: what is projected out before it may come back."""
         return any(w.norm is not None for w in self.writes)
 
-    def sites(self, site: Site = "projection") -> tuple[nn.Module, ...]:
-        """The modules whose outputs an ablation projects."""
-        return tuple(dict.fromkeys(w.site(site) for w in self.writes))
+    def sites(self, site: Site = "projection") -> tuple[tuple[int | None, nn.Module], ...]:
+        """The modules whose outputs an ablation projects, each with its block, None for the
+        embeddings'."""
+        found: list[tuple[int | None, nn.Module]] = [(None, w.site(site)) for w in self.embeddings]
+        for block, writes in enumerate(self.block_writes):
+            found += [(block, w.site(site)) for w in writes]
+        return tuple(dict.fromkeys(found))
 
 
 @torch.no_grad()
