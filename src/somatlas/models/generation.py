@@ -38,6 +38,7 @@ def generate(
     advance: Advance = ignore,
     done: Mapping[int, Reply] | None = None,
     keep: Keep | None = None,
+    openings: Sequence[Sequence[int]] | None = None,
 ) -> list[Reply]:
     """The reply to each prompt, in the prompts' order, special tokens left out but for those that
     mark reasoning.
@@ -48,6 +49,8 @@ def generate(
     that it names end where they are; where the model's cache is not one that rows can be taken out
     of, it is not asked. `advance` is told the number of replies done. done : replies by row that
     are there already, and are not made again; not with ablations. keep : told each batch's replies.
+    openings : token ids that the reply to each prompt is made to begin with; they are part of it,
+    beside max_new_tokens.
     """
     known = done or {}
     empty = Reply("", ended=False)
@@ -56,11 +59,13 @@ def generate(
         replies[row] = reply
     advance(len(known))
     for rows, ids in _decoded(
-        lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known
+        lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known, openings
     ):
+        given = [()] * len(rows) if openings is None else [openings[r % len(prompts)] for r in rows]
+        whole = [[*opening, *own] for opening, own in zip(given, ids, strict=True)]
         made = [
             Reply(text.strip(), ended=len(own) < max_new_tokens)
-            for text, own in zip(lm.reply_texts(ids), ids, strict=True)
+            for text, own in zip(lm.reply_texts(whole), ids, strict=True)
         ]
         for row, reply in zip(rows, made, strict=True):
             replies[row] = reply
@@ -94,6 +99,7 @@ def _decoded(
     watch: Watch | None = None,
     sampling: Sampling | None = None,
     known: Collection[int] = (),
+    openings: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
     """Rows and their replies' token ids, batch by batch; rows that are known are left out."""
     asked = [row for row in range(len(prompts)) if row not in known]
@@ -104,7 +110,10 @@ def _decoded(
         uniforms = sampling.uniforms(prompts, max_new_tokens)
         uniforms = uniforms.repeat(1 if ablations is None else len(ablations), 1)
     wanted = [prompts[row] for row in asked]
-    batches = lm.batches(wanted, batch_size, ablations=ablations, room=max_new_tokens)
+    suffixes = None if openings is None else [openings[row % len(prompts)] for row in asked]
+    batches = lm.batches(
+        wanted, batch_size, suffixes=suffixes, ablations=ablations, room=max_new_tokens
+    )
 
     def places(batch: Batch) -> list[int]:
         return [asked[row] for row in batch.rows] if known else batch.rows

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from somatlas.ablation import Projection, RowProjections
+from somatlas.ablation import LayerProjections, Projection, RowProjections
 from somatlas.ablation.projection import Mode
 from somatlas.judges.registry import check_missing
 from somatlas.judges.verdict import Judge, Verdict, judgements, refusal_judge, settled_by
@@ -98,11 +98,15 @@ class Asking:
     def replies(
         self,
         prompts: Sequence[str],
-        projections: Sequence[Projection] = (),
+        projections: Sequence[Projection | LayerProjections] = (),
         watch: RefusalWatch | None = None,
         tokens: int | None = None,
+        openings: Sequence[Sequence[int]] | None = None,
     ) -> list[str]:
-        """The answers to every prompt, under one projection after another, thoughts left out."""
+        """The answers to every prompt, under one ablation after another, thoughts left out.
+
+        openings : token ids that the reply to each prompt is made to begin with.
+        """
         rows = RowProjections(projections) if len(projections) > 1 else None
         with self.lm.ablate(rows or next(iter(projections), None)):
             replies = generate(
@@ -112,6 +116,7 @@ class Asking:
                 batch_size=self.batch_size * max(1, len(projections)),
                 ablations=rows,
                 watch=watch,
+                openings=openings,
             )
         return [self._answer(reply) for reply in replies]
 
