@@ -63,3 +63,10 @@ def pack_linears(model: nn.Module) -> None:
     for module in layers:
         module.__class__ = PackedLinear
         vars(module)["pack"] = _Packed(module.weight)
+
+
+def repack(model: nn.Module) -> None:
+    """Pack anew what was edited and then restored: what was packed gives the same bits again."""
+    for layer in [module for module in model.modules() if isinstance(module, PackedLinear)]:
+        if layer.pack is not None and not layer.pack.holds(layer.weight):
+            layer.pack = _Packed(layer.weight)
