@@ -33,7 +33,8 @@ def span_features(vectors: Floats) -> Floats:
 class Surrogate:
     """Predicts outcomes of sets of ranks from those of the sets tried.
 
-    directions : (C, r) one row a candidate. points, outcomes : the sets tried, and their values.
+    directions : (C, r) one row a candidate. points, outcomes : the sets tried, and their values;
+    sets may differ in size.
     """
 
     def __init__(
@@ -70,10 +71,14 @@ class Surrogate:
 
     def _projections(self, points: Sequence[Ranks]) -> Floats:
         """(N, r * r) the projections onto the sets' spans, flat, of length 1 each."""
-        chosen = self.directions[np.asarray(points)]  # (N, k, r)
-        _, values, right = np.linalg.svd(chosen, full_matrices=False)
-        right = right * (values > 1e-6 * values[:, :1])[:, :, None]
-        flat = (right.transpose(0, 2, 1) @ right).reshape(len(chosen), -1)
+        flat = np.empty((len(points), self.directions.shape[1] ** 2))
+        sizes = [len(point) for point in points]
+        for size in sorted(set(sizes)):
+            rows = [row for row, own in enumerate(sizes) if own == size]
+            chosen = self.directions[np.array([points[row] for row in rows])]  # (n, size, r)
+            _, values, right = np.linalg.svd(chosen, full_matrices=False)
+            right = right * (values > 1e-6 * values[:, :1])[:, :, None]
+            flat[rows] = (right.transpose(0, 2, 1) @ right).reshape(len(rows), -1)
         return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True))
 
 
