@@ -27,7 +27,7 @@ ORDER = (
     ("measures",),
     ("judges", "completions", "exports"),
     ("evaluation", "searches"),
-    ("atlases",),
+    ("atlases", "attacks"),
     ("runs",),
     ("report",),
     ("sweep",),

@@ -1,0 +1,1 @@
+"""Attacks on a model's refusal: each adapts to the model in front of it."""
