@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -14,9 +15,17 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from somatlas import InputError, Projection
-from somatlas.ablation import Mode, edited_weights
+from somatlas.ablation import (
+    LayerProjections,
+    Mode,
+    ablated,
+    edited_places,
+    edited_weights,
+    norm_preserving,
+)
 from somatlas.models.language_model import LanguageModel
-from somatlas.models.output_maps import is_tied, output_maps, untie_head
+from somatlas.models.output_maps import is_tied, output_maps, placed_output_maps, untie_head
+from somatlas.models.packed import repack
 from somatlas.models.structure import find_structure
 
 PROMPTS = ["Hello there", "A longer prompt, with a comma", "?"]
@@ -149,17 +158,21 @@ def logits(lm: LanguageModel, model: nn.Module | None = None) -> torch.Tensor:
     return torch.cat(rows)
 
 
-def dense_reference(lm: LanguageModel, P: torch.Tensor, keep_head: bool = True) -> torch.Tensor:
-    """Logits in float64 with the dense P put after every writer, written out by hand."""
+def dense_reference(
+    lm: LanguageModel, P: torch.Tensor, keep_head: bool = True, own: Sequence[torch.Tensor] = ()
+) -> torch.Tensor:
+    """Logits in float64 with the dense P put after every writer, written out by hand. own : those
+    of each block, where they are not P."""
     model = copy.deepcopy(lm.model).double()
     head = copy.deepcopy(model.lm_head.weight.data)
     embedding = model.model.embed_tokens
     embedding.weight = nn.Parameter(embedding.weight @ P.T)
-    for block in model.model.layers:
+    for number, block in enumerate(model.model.layers):
+        M = own[number] if own else P
         for writer in (block.self_attn.o_proj, block.mlp.down_proj):
-            writer.weight = nn.Parameter(P @ writer.weight)
+            writer.weight = nn.Parameter(M @ writer.weight)
             if writer.bias is not None:
-                writer.bias = nn.Parameter(P @ writer.bias)
+                writer.bias = nn.Parameter(M @ writer.bias)
     model.lm_head.weight = nn.Parameter(head if keep_head else head @ P.T)
     return logits(lm, model)
 
@@ -189,6 +202,81 @@ def test_hooks_weight_edit_and_dense_algebra_give_the_same_logits(
     torch.testing.assert_close(hooked / scale, expected / scale, rtol=0, atol=1e-4)
     torch.testing.assert_close(edited / scale, expected / scale, rtol=0, atol=1e-4)
     assert (hooked - logits(lm)).abs().max() > 0.01 * scale  # the ablation does something
+
+
+def test_each_blocks_own_ablation_equals_dense_algebra_in_hooks_and_in_weights(
+    tiny_untied: LanguageModel,
+) -> None:
+    lm = tiny_untied
+    sets = [directions(2, lm.d_model, seed) for seed in range(lm.n_layers)]
+    strengths = [0.5, 0.0, 1.0, 1.2]
+    layered = LayerProjections.of_directions(sets, strengths)
+    identity = torch.eye(lm.d_model, dtype=torch.float64)
+    own = [
+        identity - s * (identity - dense(one, "subspace"))
+        for s, one in zip(strengths, sets, strict=True)
+    ]
+    expected = dense_reference(lm, own[0], own=own).float()
+    with lm.ablate(layered):
+        hooked = logits(lm)
+    with edited_places(placed_output_maps(lm.model, lm.structure), layered):
+        edited = logits(lm)
+    repack(lm.model)
+    scale = expected.abs().max()
+    torch.testing.assert_close(hooked / scale, expected / scale, rtol=0, atol=1e-4)
+    torch.testing.assert_close(edited / scale, expected / scale, rtol=0, atol=1e-4)
+    assert (hooked - logits(lm)).abs().max() > 0.01 * scale
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.5])
+def test_strength_mixes_the_projection_with_the_identity(strength: float) -> None:
+    vectors = directions(3, 16)
+    identity = torch.eye(16, dtype=torch.float64)
+    for mode in ("sequential", "subspace"):
+        expected = (1 - strength) * identity + strength * dense(vectors, mode)
+        actual = Projection(vectors, mode, strength)
+        torch.testing.assert_close(actual.matrix(), expected, rtol=0, atol=1e-12)
+
+
+def test_norm_preserving_edits_keep_every_inputs_length(tiny_untied: LanguageModel) -> None:
+    """By hand in float64; what lies along the directions is gone."""
+    lm, P = tiny_untied, Projection(directions(2, tiny_untied.d_model), "subspace")
+    placed = placed_output_maps(lm.model, lm.structure)
+    found = norm_preserving(placed, P)
+    repack(lm.model)
+    for _, maps in placed:
+        for one in maps:
+            new = found[id(one.weight)].movedim(one.axis, -1).double()
+            old = one.vectors.double()
+            projected = old @ P.matrix().T
+            lengths = old.norm(dim=-1) / projected.norm(dim=-1)
+            expected = (projected * lengths[..., None]).nan_to_num()  # a padding token's row is 0
+            torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-5)
+            assert (new @ P.A).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LayerProjections([None, None]), "of one length, not none"),
+        (lambda: LayerProjections.of_directions([torch.ones(1, 4)], [1.0, 1.0]), "give one each"),
+        (lambda: LayerProjections.of_directions([torch.ones(1, 4)]).at(1), "another model"),
+        (lambda: Projection(torch.ones(1, 4), strength=0), "strength"),
+    ],
+)
+def test_what_is_no_ablation_by_layer_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_a_module_that_writes_in_two_blocks_cannot_be_ablated_differently() -> None:
+    module = nn.Identity()
+    layered = LayerProjections.of_directions([torch.ones(1, 4), torch.eye(4)[:1]])
+    with (
+        pytest.raises(InputError, match="Identity writes in several blocks"),
+        ablated([(0, module), (1, module)], layered),
+    ):
+        pass
 
 
 def test_removing_the_hooks_restores_the_model_bit_for_bit(tiny: LanguageModel) -> None:

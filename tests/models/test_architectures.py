@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from architectures import ARCHITECTURES, USUAL, build, language_model
 from model_table import PATH, table
 from somatlas import InputError, Projection
-from somatlas.ablation import edited_weights
+from somatlas.ablation import LayerProjections, RowProjections, edited_weights
 from somatlas.exports.edited_model import probe_logits, relative_gap
 from somatlas.measures.drift import Drift
 from somatlas.measures.layer_rule import first_token_log_probabilities, mean_kl
@@ -97,6 +99,70 @@ def test_hooks_and_weights_give_the_same_logits(name: str) -> None:
     assert relative_gap(edited, hooked) < 1e-4
     assert relative_gap(hooked, before) > 0.02
     assert relative_gap(probe_logits(lm), before) < 1e-4  # restored
+
+
+def own_projections(lm: LanguageModel) -> tuple[LayerProjections, list[Tensor]]:
+    """Two directions a block, the first's at half strength, none of the last; and dense."""
+    sets = torch.randn(lm.n_layers, 2, lm.d_model, generator=torch.Generator().manual_seed(2))
+    strengths = [0.5, *[1.0] * (lm.n_layers - 2), 0.0]
+    bases = [torch.linalg.qr(own.double().T)[0] for own in sets]
+    identity = torch.eye(lm.d_model, dtype=torch.float64)
+    dense = [identity - s * Q @ Q.T for s, Q in zip(strengths, bases, strict=True)]
+    return LayerProjections.of_directions(list(sets), strengths), dense
+
+
+@contextmanager
+def dense_behind_writes(lm: LanguageModel, maps: Sequence[Tensor]) -> Iterator[None]:
+    """Each block's writes mapped by a float64 matrix of its own, the embeddings' by the first."""
+
+    def behind(P: Tensor) -> Any:
+        def hook(_module: object, _args: object, output: Tensor | tuple[Tensor, ...]) -> Any:
+            y = output if isinstance(output, Tensor) else output[0]
+            mapped = (y.double() @ P.T).to(y.dtype)
+            return mapped if isinstance(output, Tensor) else (mapped, *output[1:])
+
+        return hook
+
+    structure = lm.structure
+    writes = [(w, maps[0]) for w in structure.embeddings]
+    writes += [(w, P) for own, P in zip(structure.block_writes, maps, strict=True) for w in own]
+    handles = [w.module.register_forward_hook(behind(P)) for w, P in writes]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_blocks_writes_lose_its_own_directions(name: str) -> None:
+    """As dense algebra does it behind every write."""
+    lm = language_model(name)
+    layered, maps = own_projections(lm)
+    before = block_outputs(lm)
+    with dense_behind_writes(lm, maps):
+        expected = block_outputs(lm)
+    with lm.ablate(layered):
+        actual = block_outputs(lm)
+    assert relative_gap(actual, expected) < 1e-5
+    assert relative_gap(before, expected) > 0.01
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma2", "BLOOM", "Mixtral", "Mamba2", "Qwen3-Next"])
+def test_ablations_of_either_kind_share_a_batch(name: str) -> None:
+    lm = language_model(name)
+    layered, _ = own_projections(lm)
+    last = LayerProjections([*[None] * (lm.n_layers - 1), layered.at(0)])
+    ablations = [layered, projection(lm), last]
+    rows = RowProjections(ablations)
+    found: dict[int, Tensor] = {}
+    with lm.ablate(rows):
+        for places, log_p in lm.next_token_log_probabilities(PROMPTS, 8, rows):
+            found.update(zip(places, log_p, strict=True))
+    for lane, one in enumerate(ablations):
+        alone = first_token_log_probabilities(lm, PROMPTS, 8, one)
+        own = torch.stack([found[lane * len(PROMPTS) + i] for i in range(len(PROMPTS))])
+        torch.testing.assert_close(own, alone, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

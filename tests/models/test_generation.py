@@ -18,7 +18,7 @@ from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models import batches
 from somatlas.models.batches import within_memory
-from somatlas.models.generation import generate
+from somatlas.models.generation import first_reply_tokens, generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.representations.extract import residual_stream
 
@@ -112,6 +112,22 @@ def test_ablations_side_by_side_equal_one_after_another(tiny: LanguageModel) -> 
                 alone += [reference(tiny, prompt) for prompt in PROMPTS]
         assert together == alone
     assert len(set(alone)) > len(PROMPTS)
+
+
+def test_a_reply_opened_with_its_own_first_words_goes_on_as_before(tiny: LanguageModel) -> None:
+    """Beside other ablations too, where every lane has the same openings."""
+    whole = generate(tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=4)
+    opened = first_reply_tokens(tiny, PROMPTS, 3, 4)
+    short = {"max_new_tokens": TOKENS - 3, "batch_size": 4, "openings": opened}
+    going_on = [i for i, ids in enumerate(opened) if len(ids) == 3]
+    assert len(going_on) > 1
+    replies = generate(tiny, PROMPTS, **short)  # type: ignore[arg-type]
+    assert [replies[i] for i in going_on] == [whole[i] for i in going_on]
+    rows = RowProjections([Projection(torch.eye(tiny.d_model)[:1])] * 2)
+    with tiny.ablate(rows):
+        both = generate(tiny, PROMPTS, ablations=rows, **short)  # type: ignore[arg-type]
+    assert both[: len(PROMPTS)] == both[len(PROMPTS) :]
+    assert both[: len(PROMPTS)] != replies
 
 
 def test_a_row_that_the_watch_names_ends_there_and_no_other(tiny: LanguageModel) -> None:
