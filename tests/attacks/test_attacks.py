@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,6 +117,22 @@ class TestEveryAttack(AttackContract):
     def target(self) -> Target:
         model, other = self.models
         return target_of(model, other=other.lm, screen_prompts=4)
+
+
+class TestTheAttackOfTheDocs(TestEveryAttack):
+    """docs/attacks.md has a whole one."""
+
+    @pytest.fixture(autouse=True)
+    def _given(self, few: Planted, other: Planted) -> None:
+        self.models = (few, other)
+
+    def make(self) -> Attack:
+        page = (Path(__file__).parents[2] / "docs" / "attacks.md").read_text(encoding="utf-8")
+        block = page.split("```python\n")[1].split("```")[0]
+        names: dict[str, Any] = {}
+        exec(block, names)
+        attack: Attack = names["PairsAttack"]()
+        return attack
 
 
 def test_phase_one_is_the_plain_attack(three: Planted) -> None:
