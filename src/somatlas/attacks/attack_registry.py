@@ -17,8 +17,7 @@
 | points    | floor: k random harmful representations                             | A     | 32     |
 | random    | floor: k random directions                                          | A     | 14     |
 
-A: the weights. B: fine-tuning too. C: another model too. trials : a
-plain budget.
+A: the weights. B: fine-tuning too. C: another model too. trials : a plain budget.
 """
 
 from __future__ import annotations

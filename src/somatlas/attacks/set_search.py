@@ -34,11 +34,11 @@ class SetSearch:
 
     pools : the most promising first. ks : how many directions, those tried in one round. startup :
     rounds before a surrogate proposes. The first round takes the first ranks of the first pool; the
-    others of the startup are drawn at random. In turn rounds ablate one direction
-    after another, and the span: what the first leaves the second does not. After the startup each
-    set is the one of highest expected improvement (`somatlas.searches.surrogate`) of a mixture of
-    success and of the logarithm of drift, whose weights are drawn anew for each: so proposals
-    spread along the frontier.
+    others of the startup are drawn at random. In turn rounds ablate one direction after another,
+    and the span: what the first leaves the second does not. After the startup each set is the one
+    of highest expected improvement (`somatlas.searches.surrogate`) of a mixture of success and of
+    the logarithm of drift, whose weights are drawn anew for each: so proposals spread along the
+    frontier.
     """
 
     def __init__(
