@@ -157,6 +157,19 @@ def test_phase_one_is_the_plain_attack(three: Planted) -> None:
     assert [b.k > a.k for a, b in zip(first, second, strict=True)] == [True] * 3
 
 
+def test_the_map_after_an_ablation_says_where_its_prompts_were(three: Planted) -> None:
+    """Of the first one: in their own cells, a kind each, as planted. Then nothing holds them."""
+    first, second = islice(_rounds(make_attack("iterated"), target_of(three)), 2)
+    cells, after = first[1].about["cells"], second[1].about["cells"]
+    for rank, cell in enumerate(cells):
+        assert (cell["from"], cell["share"]) == (rank, 1.0)
+    for found in (cells, after):
+        assert sum(cell["prompts"] for cell in found) == len(three.train.harmful)
+    own = [cell for cell in cells if cell["prompts"] > 2]
+    assert min(cell["category_share"] for cell in own) > 0.9
+    assert max(c["length"] for c in after) < 0.2 * min(c["length"] for c in own)
+
+
 def test_what_is_extracted_under_an_ablation_has_nothing_along_it(three: Planted) -> None:
     target = target_of(three)
     attempt = next(make_attack("sd").attempts(target, 1))[0]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from somatlas.attacks.attack import Attempt
 from somatlas.attacks.target import Target
+from somatlas.directions.contract import Contrast, DirectionMethod
 from somatlas.directions.methods import make_method
 
 
@@ -37,8 +38,16 @@ def pool_of(
     how : what a run would fill. label : in its name. under : an edit under which the
     representations are made.
     """
-    made = make_method(method, {"seed": target.seed, **how})
-    contrast = target.contrast(layer, under)
-    found = made.fit(contrast.harmful, contrast.harmless, context=contrast.context).directions_
+    made, _ = fitted(target, method, layer, how, under)
     name = f"layer {layer}{f', {label}' if label else ''}"
-    return Pool(name, found.vectors, {"layer": layer, "method": method, **how})
+    return Pool(name, made.directions_.vectors, {"layer": layer, "method": method, **how})
+
+
+def fitted(
+    target: Target, method: str, layer: int, how: Mapping[str, Any], under: Attempt | None = None
+) -> tuple[DirectionMethod, Contrast]:
+    """The method, and the representations that it was fitted on."""
+    contrast = target.contrast(layer, under)
+    made = make_method(method, {"seed": target.seed, **how})
+    made.fit(contrast.harmful, contrast.harmless, context=contrast.context)
+    return made, contrast

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from somatlas.ablation import LayerProjections, Projection
 from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds
-from somatlas.attacks.pools import pool_of
+from somatlas.attacks.cells import cells_after
+from somatlas.attacks.pools import fitted
 from somatlas.attacks.target import Target
+from somatlas.directions.contract import Contrast, DirectionMethod
 from somatlas.measures.layer_rule import MAX_KL
 
+Made = tuple[Tensor, dict[str, Any]]  # directions (k, d), and what is to be known of them
 PHASES = 16
 LAYERS = 4  # that a phase chooses from
 
@@ -27,8 +32,9 @@ class IteratedAttack(Attack):
 
     A round is one phase of each of three tracks: the mean difference of one layer, some neurons of
     that layer's map, and every block's own mean difference. The span of all phases' directions is
-    ablated, so a later one adds what the earlier left. Phase 1 is the plain attack. phases : at
-    most. neurons : of the map, a phase. grid : of the map.
+    ablated, so a later one adds what the earlier left. Phase 1 is the plain attack. Of each map
+    `about` has the cells (`somatlas.attacks.cells`): where its prompts were on the first one.
+    phases : at most. neurons : of the map, a phase. grid : of the map.
     """
 
     name = "iterated"
@@ -43,12 +49,19 @@ class IteratedAttack(Attack):
         self.grid = grid
 
     def rounds(self, target: Target) -> Rounds:
-        def single(layer: int, under: Attempt | None) -> Tensor:
-            return target.differences(under)[layer][None]
+        def single(layer: int, under: Attempt | None) -> Made:
+            return target.differences(under)[layer][None], {}
 
-        def neurons(layer: int, under: Attempt | None) -> Tensor:
-            pool = pool_of(target, "som", layer, {"grid": self.grid}, under=under)
-            return pool.vectors[: self.neurons]
+        how = {"grid": self.grid}
+        categories = [prompt.category for prompt in target.train.harmful]
+        first = _ranks(*fitted(target, "som", target.screened_layers()[0].layer, how))
+
+        def neurons(layer: int, under: Attempt | None) -> Made:
+            made, contrast = fitted(target, "som", layer, how, under)
+            vectors = made.directions_.vectors
+            lengths = vectors.double().norm(dim=1) / contrast.harmful.norm(dim=1).mean()
+            cells = cells_after(_ranks(made, contrast), first, lengths.tolist(), categories)
+            return vectors[: self.neurons], {"cells": cells}
 
         tracks: list[_Layer | _Everywhere] = [
             _Layer(target, self.name, "sd", single),
@@ -77,7 +90,7 @@ class _Layer:
     target: Target
     family: str
     source: str
-    make: Callable[[int, Attempt | None], Tensor]
+    make: Callable[[int, Attempt | None], Made]
 
     def next(self, before: Attempt | None, phase: int) -> Attempt | None:
         """The phase after one; None once there is nothing new to remove."""
@@ -94,7 +107,7 @@ class _Layer:
         return tried[order[0]] if order else None
 
     def _with(self, before: Attempt | None, phase: int, layer: int) -> Attempt | None:
-        new = self.make(layer, before)
+        new, about = self.make(layer, before)
         if before is not None:
             new = _together(_directions(before), new)
         projection = Projection(new, "subspace")
@@ -102,7 +115,7 @@ class _Layer:
         if before is not None and k <= before.k:
             return None
         chosen = [*(before.about["layers"] if before is not None else ()), layer]
-        about = {"source": self.source, "phase": phase, "layers": chosen}
+        about = {"source": self.source, "phase": phase, "layers": chosen, **about}
         name = f"{self.source}, phase {phase}, layer{'s' * (phase > 1)} {_listed(chosen)}"
         return Ablated(self.family, name, k, about, projection)
 
@@ -127,6 +140,14 @@ class _Everywhere:
             return None
         about: dict[str, Any] = {"source": "layerwise", "phase": phase}
         return Ablated(self.family, f"layerwise, phase {phase}", k, about, made)
+
+
+def _ranks(made: DirectionMethod, contrast: Contrast) -> NDArray[np.int64]:
+    """(n,) the rank of the map's neuron that each harmful representation is nearest to."""
+    place = {neuron: rank for rank, neuron in enumerate(made.directions_.neurons.tolist())}
+    nearest = made.partition(contrast.harmful)
+    assert nearest is not None  # the map makes parts
+    return np.array([place[neuron] for neuron in nearest.tolist()])
 
 
 def _directions(attempt: Attempt) -> Tensor:
