@@ -102,6 +102,9 @@ def test_single_directions_do_not_break_three(three: Planted) -> None:
     assert max(outcome.asr for _, outcome in found) < 0.5
 
 
+QUICK = {"gradient": {"steps": 2, "rows": 4}}
+
+
 class TestEveryAttack(AttackContract):
     """On a planted model and few prompts, with a second one of other directions."""
 
@@ -112,7 +115,7 @@ class TestEveryAttack(AttackContract):
         self.name, self.models = request.param, (few, other)
 
     def make(self) -> Attack:
-        return make_attack(self.name)
+        return make_attack(self.name, QUICK.get(self.name))
 
     def target(self) -> Target:
         model, other = self.models

@@ -14,6 +14,7 @@
 | prefill   | replies opened with the model's own ablated words                   | A     | 8      |
 | transfer  | the other model's directions                                        | C     | 8      |
 | strip     | the difference to the other model taken back, then one direction    | C     | 4      |
+| gradient  | k directions optimised against the refusal's opening                | A     | 20     |
 | points    | floor: k random harmful representations                             | A     | 32     |
 | random    | floor: k random directions                                          | A     | 14     |
 
@@ -50,6 +51,7 @@ ATTACKS: Registry[Attack] = Registry(
         "prefill": f"{_FAMILIES}.prefill:PrefillAttack",
         "transfer": f"{_FAMILIES}.other_model:TransferAttack",
         "strip": f"{_FAMILIES}.other_model:StripAttack",
+        "gradient": f"{_FAMILIES}.optimised_directions:GradientAttack",
         "random": f"{_FAMILIES}.random_directions:RandomAttack",
     },
 )
