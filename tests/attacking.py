@@ -14,7 +14,7 @@ from somatlas.searches.trials import Asking
 
 def target_of(model: Planted, **more: object) -> Target:
     """The attacker's view of it."""
-    given = {"screen_prompts": 12, "batch_size": 64, **more}
+    given = {"screen_prompts": 12, "batch_size": 64, "asking": asking_of(model), **more}
     return Target(model.lm, model.train, model.val, model.refusal_tokens, **given)  # type: ignore[arg-type]
 
 

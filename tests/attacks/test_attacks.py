@@ -102,7 +102,10 @@ def test_single_directions_do_not_break_three(three: Planted) -> None:
     assert max(outcome.asr for _, outcome in found) < 0.5
 
 
-QUICK = {"gradient": {"steps": 2, "rows": 4}}
+QUICK: dict[str, dict[str, Any]] = {
+    "gradient": {"steps": 2, "rows": 4},
+    "relearning": {"replies": (2,), "steps": (1, 2, 3)},
+}
 
 
 class TestEveryAttack(AttackContract):
@@ -112,7 +115,9 @@ class TestEveryAttack(AttackContract):
 
     @pytest.fixture(autouse=True, params=ATTACKS.names())
     def _given(self, request: pytest.FixtureRequest, few: Planted, other: Planted) -> None:
-        self.name, self.models = request.param, (few, other)
+        # Relearning begins with what a single direction lets through: of three, nothing.
+        learner = planted(1, prompts=18) if request.param == "relearning" else few
+        self.name, self.models = request.param, (learner, other)
 
     def make(self) -> Attack:
         return make_attack(self.name, QUICK.get(self.name))

@@ -15,6 +15,7 @@
 | transfer  | the other model's directions                                        | C     | 8      |
 | strip     | the difference to the other model taken back, then one direction    | C     | 4      |
 | gradient  | k directions optimised against the refusal's opening                | A     | 20     |
+| relearning | LoRA on a few of the model's own compliant replies                 | B     | 27     |
 | points    | floor: k random harmful representations                             | A     | 32     |
 | random    | floor: k random directions                                          | A     | 14     |
 
@@ -52,6 +53,7 @@ ATTACKS: Registry[Attack] = Registry(
         "transfer": f"{_FAMILIES}.other_model:TransferAttack",
         "strip": f"{_FAMILIES}.other_model:StripAttack",
         "gradient": f"{_FAMILIES}.optimised_directions:GradientAttack",
+        "relearning": f"{_FAMILIES}.relearning:RelearningAttack",
         "random": f"{_FAMILIES}.random_directions:RandomAttack",
     },
 )

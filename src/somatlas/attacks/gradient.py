@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from somatlas.attacks.prompt_order import drawn
 from somatlas.errors import InputError
 from somatlas.models.batches import Batch, within_memory
 from somatlas.models.language_model import LanguageModel
@@ -163,7 +164,7 @@ def optimised_span(
     Q = _orthonormal(start.double().T)
     momentum = torch.zeros_like(Q)
     sides = [
-        _drawn(range(len(side)), rows, random.Random(f"{seed}:{name}"))
+        drawn(range(len(side)), rows, random.Random(f"{seed}:{name}"))
         for name, side in (("harmful", goal.harmful), ("harmless", goal.harmless))
     ]
     for step in range(steps):
@@ -198,12 +199,3 @@ def _orthonormal(columns: Tensor) -> Tensor:
     Q, R = torch.linalg.qr(columns)
     signed: Tensor = Q * R.diagonal().sign()
     return signed
-
-
-def _drawn(places: Sequence[int], count: int, rng: random.Random) -> Iterator[list[int]]:
-    """For ever, `count` of the places: all of them before any comes again."""
-    left: list[int] = []
-    while True:
-        if len(left) < min(count, len(places)):
-            left += rng.sample(places, len(places))
-        yield [left.pop(0) for _ in range(min(count, len(places)))]

@@ -26,6 +26,7 @@ from somatlas.measures.layer_rule import (
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts.prompt_set import PromptSplit, check_split, spread, texts
 from somatlas.representations.extract import residual_stream
+from somatlas.searches.trials import Asking
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Target:
     on; `screen_prompts` of a side, evenly spread, are what first tokens are scored on.
     refusal_tokens : ids that open a refusal of this model. other : a second model, for attacks that
     take something of it. folder : keeps what is dear to make, so that whoever goes on after an
-    interruption, or beside, need not make it again.
+    interruption, or beside, need not make it again. asking : how it is asked and who judges, for
+    attacks that learn from replies.
 
     Raises InputError where a side of train or val is empty, or there are no refusal tokens.
     """
@@ -50,6 +52,7 @@ class Target:
     other: LanguageModel | None = None
     folder: Path | None = None
     screen_prompts: int = 32
+    asking: Asking | None = None
     _known: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class Target:
         if self.other.tokenizer.get_vocab() != self.lm.tokenizer.get_vocab():
             raise InputError(f"{self.other.name} has another vocabulary than {self.lm.name}")
         folder = None if self.folder is None else self.folder / "other"
-        return replace(self, lm=self.other, other=None, folder=folder)
+        return replace(self, lm=self.other, other=None, folder=folder, asking=None)
 
     def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What `make` gives, made once: in memory, and in the folder where there is one.

@@ -120,6 +120,10 @@ class Asking:
             )
         return [self._answer(reply) for reply in replies]
 
+    def answers(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The same of replies that are there as token ids."""
+        return [self._answer(text.strip()) for text in self.lm.reply_texts(rows)]
+
     def watch(self, prompts: int, trials: int, threshold: float = 0.0) -> RefusalWatch | None:
         """What ends replies that are settled, and trials below the threshold."""
         if self.settled is None:
