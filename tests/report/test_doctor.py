@@ -51,3 +51,14 @@ def test_lora_is_not_as_exact_as_weights_that_differ_from_hooks(
 def test_doctor_names_what_is_special(name: str, fact: str) -> None:
     prompts = bundled_prompts().limited({"val": 4})
     assert fact in str(diagnose(language_model(name), prompts, batch_size=4))
+
+
+def test_a_loud_coordinate_is_named_with_what_to_do() -> None:
+    prompts = bundled_prompts().limited({"val": 4})
+    lm = language_model.__wrapped__("Qwen2")  # one of its own, which may be changed
+    assert "none is loud" in str(diagnose(lm, prompts, batch_size=4))
+    lm.model.model.layers[1].mlp.down_proj.weight[5] *= 1e4
+    account = str(diagnose(lm, prompts, batch_size=4))
+    assert "layer 1: coordinate 5 has 100% of the mean difference's squared length" in account
+    assert "loud at layers 1, 2: " in account
+    assert "--scale mask" in account

@@ -31,7 +31,7 @@ def described(subject: Subject, mapped: Mapped) -> dict[str, Any]:
     categories = [prompt.category for prompt in prompts]
     edges = som.edges() if mapped.ordered else np.empty((0, 2), dtype=np.int64)
     neurons = describe_neurons(
-        subject.harmful, som.weights_, som.bmus_, texts(prompts), categories, scores
+        som.seen(subject.harmful), som.weights_, som.bmus_, texts(prompts), categories, scores
     )
     ranks = {int(neuron): rank for rank, neuron in enumerate(subject.directions.neurons)}
     border = _borderline(subject, mapped)
@@ -48,7 +48,7 @@ def described(subject: Subject, mapped: Mapped) -> dict[str, Any]:
         "over_refusal": over_refusal(
             [row["place"] for row in border], [row["refused"] for row in border]
         ),
-        "space": space(subject.harmful, subject.harmless, som.weights_, edges),
+        "space": space(som.seen(subject.harmful), som.seen(subject.harmless), som.weights_, edges),
     }
 
 

@@ -28,9 +28,10 @@ def describe_neurons(
 ) -> list[dict[str, Any]]:
     """One dictionary a neuron, in the neurons' order.
 
-    vectors : (n, d) what was mapped. weights : (m, d). bmus : (n,) each one's neuron. categories :
-    empty strings where unknown. refusal_scores : (n,) log-odds, NaN where not measured. A neuron's
-    typical prompts are its nearest; its lift is a category's share in it over its share in all.
+    vectors : (n, d) what was mapped, as the map sees it. weights : (m, d). bmus : (n,) each one's
+    neuron. categories : empty strings where unknown. refusal_scores : (n,) log-odds, NaN where not
+    measured. A neuron's typical prompts are its nearest; its lift is a category's share in it over
+    its share in all.
     """
     base = Counter(categories)
     gaps = np.linalg.norm(np.asarray(vectors, dtype=np.float64) - weights[bmus], axis=1)
@@ -79,7 +80,7 @@ def category_information(
 
 
 def map_errors(som: SOM, vectors: NDArray[np.floating], seed: int = 0) -> dict[str, Any]:
-    """How well the map fits vectors (n, d), and whether its grid means anything.
+    """How well the map fits vectors (n, d), as it sees them, and whether its grid means anything.
 
     quantization : mean distance to the best-matching unit. topographic : the share of vectors whose
     best and second-best units are no neighbours on the grid (Kiviluoto 1996). rank_correlation :
@@ -88,7 +89,7 @@ def map_errors(som: SOM, vectors: NDArray[np.floating], seed: int = 0) -> dict[s
     random, mean and 95 % range over `PERMUTATIONS` draws. ordered : the error lies below its range
     and the correlation above, so that neighbours on the grid are neighbours in space.
     """
-    data = np.asarray(vectors, dtype=np.float64)
+    data = som.seen(vectors)
     gaps = np.stack([np.linalg.norm(data - w, axis=1) for w in som.weights_], axis=1)
     order = gaps.argsort(axis=1, kind="stable")
     found: dict[str, Any] = {

@@ -54,12 +54,15 @@ def adapted(lm: LanguageModel, factors: Mapping[str, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def _adding(A: Tensor, B: Tensor) -> Callable[..., Tensor]:
-    def add(_module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _adding(A: Tensor, B: Tensor) -> Callable[..., Tensor | None]:
+    def add(_module: nn.Module, args: Any, output: Any) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            return None  # a router that is a linear layer by its class alone
         x = args[0].to(A.dtype)
         a, b = A.to(x.device), B.to(x.device)
         change: Tensor = SCALE * (x @ a.T) @ b.T
-        return output + change.to(output.dtype)
+        moved: Tensor = output + change.to(output.dtype)
+        return moved
 
     return add
 

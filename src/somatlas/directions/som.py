@@ -26,6 +26,7 @@ from scipy.spatial.distance import cdist
 
 from somatlas.arguments import check_choice, check_real, check_whole
 from somatlas.directions.parameters import Parameterised
+from somatlas.directions.scaling import Scale, Scaling
 from somatlas.errors import InputError
 from somatlas.numerics.real_values import real_array
 
@@ -41,6 +42,7 @@ Topology = Literal["hexagonal", "rectangular"]
 # their neighbourhood, with no larger quantization error (docs/method.md).
 SIGMA = 1.0
 _SEEDS = 2**32  # of NumPy's RandomState
+_SCALING = ("center", "spread", "size")  # of a `Scaling`, in a file
 _NUMBERS: Mapping[str, type[int | float]] = {
     "sigma": float,
     "learning_rate": float,
@@ -62,10 +64,13 @@ class SOM(Parameterised):
     learning_rate : initial rate a0, in (0, 1] (the paper's: 0.01).
     iterations : number of single-sample steps T (the paper's: 10,000).
     seed : decides the initial weights (samples of the data) and the order of the samples.
+    scale : what it sees of coordinates of very different size (`somatlas.directions.scaling`):
+        "none" (the paper's), "standard", "mask" or "winsor".
 
     Attributes
     ----------
-    weights_ : (m, d) float64, neuron x * columns + y, MiniSom's order.
+    weights_ : (m, d) float64, neuron x * columns + y, MiniSom's order; of vectors as they are seen.
+    scaling_ : how vectors are seen.
     hits_ : (m,) int64, how many training samples each neuron wins.
     bmus_ : (n,) int64, the winning neuron of each training sample; `labels_` is the same.
     n_features_in_ : d.
@@ -78,6 +83,7 @@ class SOM(Parameterised):
     """
 
     weights_: Floats
+    scaling_: Scaling
     hits_: NDArray[np.int64]
     bmus_: NDArray[np.int64]
     labels_: NDArray[np.int64]
@@ -91,6 +97,7 @@ class SOM(Parameterised):
         learning_rate: float = 0.01,
         iterations: int = 10_000,
         seed: int = 0,
+        scale: Scale = "none",
     ) -> None:
         self.grid = grid
         self.topology = topology
@@ -98,6 +105,7 @@ class SOM(Parameterised):
         self.learning_rate = learning_rate
         self.iterations = iterations
         self.seed = seed
+        self.scale = scale
 
     @property
     def n_neurons(self) -> int:
@@ -116,6 +124,8 @@ class SOM(Parameterised):
                 f"a grid of {self.grid[0]}x{self.grid[1]} has more neurons than the "
                 f"{len(data)} samples: use a smaller grid or more samples"
             )
+        self.scaling_ = Scaling.of(self.scale, data)
+        data = self.scaling_.seen(data)
         random = np.random.RandomState(self.seed)  # the generator that MiniSom uses
         # MiniSom draws a random start for every weight before it is told to start from samples.
         random.rand(*self.grid, data.shape[1])
@@ -143,6 +153,11 @@ class SOM(Parameterised):
     def transform(self, X: Samples) -> Floats:
         """(n, m) Euclidean distance of each row of X (n, d) to each neuron's weights."""
         return np.asarray(cdist(self._as_fitted(X), self.weights_))
+
+    def seen(self, X: Samples) -> Floats:
+        """X (n, d) as the map sees it, in the space of its weights."""
+        data = as_samples(X)
+        return data if self.scale == "none" else self.scaling_.seen(data)
 
     def coordinates(self) -> Floats:
         """(m, 2) place of each neuron on the plane, in grid steps: (along x, along y).
@@ -198,8 +213,11 @@ class SOM(Parameterised):
             "coordinates": self.coordinates(),
             "u_matrix": self.u_matrix(),
         }
+        if self.scale != "none":
+            arrays |= {name: getattr(self.scaling_, name) for name in _SCALING}
         numbers = {name: repr(getattr(self, name)) for name in _NUMBERS}
-        parameters = {"grid": "x".join(map(str, self.grid)), "topology": self.topology, **numbers}
+        texts = {"topology": self.topology, "scale": self.scale}
+        parameters = {"grid": "x".join(map(str, self.grid)), **texts, **numbers}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         write_tensors(path, tensors, {**(facts or {}), **parameters})
 
@@ -215,7 +233,8 @@ class SOM(Parameterised):
         tensors, facts = read_tensors(path)
         if missing := {"weights", "bmus", "grid", "topology"} - tensors.keys() - facts.keys():
             raise InputError(f"{path} is not a file of a map: it lacks {min(missing)!r}")
-        som = cls(topology=facts["topology"])  # type: ignore[arg-type]  # checked below
+        scale = facts.get("scale", "none")
+        som = cls(topology=facts["topology"], scale=scale)  # type: ignore[arg-type]  # checked below
         try:
             rows, columns = map(int, facts["grid"].split("x"))
             for name, number in _NUMBERS.items():
@@ -228,6 +247,11 @@ class SOM(Parameterised):
         whole = weights.ndim == 2 and len(weights) == som.n_neurons and np.isfinite(weights).all()
         if not whole or (len(bmus) and not 0 <= bmus.min() <= bmus.max() < som.n_neurons):
             raise InputError(f"{path} holds no map of {rows}x{columns} neurons: make it again")
+        if scale != "none":
+            own = [tensors[name].double().numpy() for name in _SCALING if name in tensors]
+            if len(own) < len(_SCALING) or any(one.shape != weights.shape[1:] for one in own):
+                raise InputError(f"{path} does not say how its map sees vectors: make it again")
+            som.scaling_ = Scaling(som.scale, *own)
         som._set_fitted(weights, bmus)
         return som
 
@@ -244,7 +268,7 @@ class SOM(Parameterised):
             raise InputError(
                 f"the map was trained on vectors of {length} values, these have {data.shape[1]}"
             )
-        return data
+        return self.seen(data)
 
     def _check_grid(self) -> None:
         grid: Any = self.grid  # whatever was given
@@ -252,6 +276,7 @@ class SOM(Parameterised):
         if not two or not all(isinstance(n, Integral) and int(n) >= 1 for n in grid):
             raise InputError(f"grid must be two whole numbers of at least 1, not {grid}")
         check_choice("topology", self.topology, get_args(Topology))
+        check_choice("scale", self.scale, get_args(Scale))
 
     def _check_parameters(self) -> None:
         self._check_grid()

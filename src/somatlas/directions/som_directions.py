@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from somatlas.directions.contract import Contrast, DirectionMethod
 from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.scaling import Scale
 from somatlas.directions.som import SIGMA, SOM, Samples, Topology
 
 
 class SOMDirections(DirectionMethod):
     """The map's neurons that have hits, minus the harmless mean, most hits first.
 
-    Parameters are `SOM`'s; `map_` is the fitted map.
+    Parameters are `SOM`'s; `map_` is the fitted map. Where it sees scaled vectors (`scale`), a
+    neuron's weights are no vector of the residual stream: a direction is then the mean of the
+    vectors that the neuron wins, minus the harmless mean, both in raw values but for what is loud
+    (`Scaling.quieted`). Weights unscaled would be another choice, which clipped or left-out
+    coordinates do not allow, and a neuron's weights are such a mean, smoothed along the grid.
 
     >>> import numpy as np
     >>> harmful = np.random.default_rng(0).normal(3, 1, size=(40, 8))
@@ -26,7 +34,7 @@ class SOMDirections(DirectionMethod):
     title = "SOM directions (arXiv 2511.08379)"
     summary = "the map's neurons minus the harmless mean"
     is_drawn = makes_map = needs_mean_only = True
-    run_settings = ("grid", "topology", "sigma", "learning_rate", "iterations")
+    run_settings = ("grid", "topology", "sigma", "learning_rate", "iterations", "scale")
 
     def __init__(
         self,
@@ -36,6 +44,7 @@ class SOMDirections(DirectionMethod):
         learning_rate: float = 0.01,
         iterations: int = 10_000,
         seed: int = 0,
+        scale: Scale = "none",
     ) -> None:
         self.grid = grid
         self.topology = topology
@@ -43,11 +52,21 @@ class SOMDirections(DirectionMethod):
         self.learning_rate = learning_rate
         self.iterations = iterations
         self.seed = seed
+        self.scale = scale
 
     def make(self, contrast: Contrast) -> DirectionSet:
         """Train `map_` on the harmful vectors."""
         self.map_ = SOM(**self.get_params()).fit(contrast.harmful)
-        return DirectionSet.from_som(self.map_, contrast.harmless.mean(dim=0))
+        center = contrast.harmless.mean(dim=0)
+        found = DirectionSet.from_som(self.map_, center)
+        if self.scale == "none":
+            return found
+        scaling = self.map_.scaling_
+        harmful = scaling.quieted(contrast.harmful.numpy())
+        harmless = scaling.quieted(center.numpy()[None])[0]
+        fields = [harmful[self.map_.bmus_ == neuron] for neuron in found.neurons.tolist()]
+        vectors = np.stack([field.mean(axis=0) - harmless for field in fields])
+        return replace(found, vectors=torch.from_numpy(vectors).float())
 
     def partition(self, X: Samples) -> NDArray[np.int64]:
         """The best-matching unit of each row."""

@@ -14,6 +14,7 @@ from somatlas.exports.carried import left_behind
 from somatlas.exports.edited_model import check_gap, probe_logits, relative_gap
 from somatlas.measures.layer_choice import TOKEN_PROMPTS
 from somatlas.measures.layer_rule import find_refusal_tokens, first_token_log_probabilities
+from somatlas.measures.loudness import RATIO, loudest
 from somatlas.models.chat import check_system, find_format
 from somatlas.models.integrity import stored_tensors
 from somatlas.models.language_model import LanguageModel
@@ -22,6 +23,7 @@ from somatlas.models.plain_text import plain_text_loss
 from somatlas.models.structure import Write
 from somatlas.prompts import PromptSet
 from somatlas.prompts.prompt_set import spread, texts
+from somatlas.representations.extract import residual_stream
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def diagnose(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> Diagnosi
             "Residual stream": _account(lm),
             "Chat template": _template(lm),
             "Refusal tokens": _refusal_tokens(lm, prompts, batch_size),
+            "Loud coordinates": _loud(lm, prompts, batch_size),
             "Ablation": _forms(lm),
         }
     )
@@ -124,6 +127,34 @@ def _refusal_tokens(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> l
     return [
         ", ".join(f"{lm.tokenizer.decode([t])!r} ({t})" for t in tokens),
         f"p of any of them: {mass[0]:.2f} on harmful prompts, {mass[1]:.2f} on harmless ones",
+    ]
+
+
+def _loud(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> list[str]:
+    """What one coordinate has of the mean difference, layer by layer, and what to do about it."""
+    harmful, harmless = (
+        residual_stream(
+            lm, texts(spread(side["val"], TOKEN_PROMPTS)), range(lm.n_layers), batch_size=batch_size
+        )
+        for side in (prompts.positive, prompts.negative)
+    )
+    found = loudest(harmful, harmless)
+    lines = [
+        f"layer {layer}: coordinate {one.coordinate} has {one.share:.0%} of the mean difference's "
+        f"squared length, and is {one.ratio:.1f} times the root mean square"
+        for layer, one in enumerate(found)
+    ]
+    loud = [layer for layer, one in enumerate(found) if one.is_loud]
+    if not loud:
+        return [
+            *lines,
+            f"none is loud (half of the squared length, {RATIO:g} times): nothing to do",
+        ]
+    return [
+        *lines,
+        f"loud at layer{'s' * (len(loud) > 1)} {', '.join(map(str, loud))}: the single direction "
+        "is hardly more than that coordinate there, and so is what a map sees; run with --scale "
+        "mask (or standard, winsor), or choose another --layer",
     ]
 
 

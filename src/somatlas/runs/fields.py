@@ -194,6 +194,12 @@ class Fields(BaseModel):
     )
     learning_rate: float = of("map", 0.01, "first learning rate (paper: 0.01)", gt=0, le=1)
     iterations: Count = of("map", 10_000, "single-sample steps (paper: 10000)")
+    scale: Literal["none", "standard", "mask", "winsor"] = of(
+        "map",
+        "none",
+        "what the map sees of coordinates far louder than the others (doctor measures them): all, "
+        "each divided by its spread, the loud ones left out, or clipped",
+    )
 
     trials: Count = of("search", 16, "subsets of directions to try (paper: 128 to 512)")
     startup: Count = of(

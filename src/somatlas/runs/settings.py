@@ -165,6 +165,15 @@ class Config(_Model):
         return self
 
     @model_validator(mode="after")
+    def _a_map_is_scaled(self) -> Self:
+        if self.scale != "none" and "scale" not in METHODS.get(self.method).run_settings:
+            raise ValueError(
+                f"scale = {self.scale!r} is of what a map sees, and method {self.method!r} makes "
+                "none: leave out --scale, or choose --method som"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_token_is_read(self) -> Self:
         if self.reply_token is not None and self.token_position != -1:
             raise ValueError(
