@@ -11,7 +11,7 @@ import pytest
 
 from somatlas.cli import run_commands
 from somatlas.cli.main import main
-from somatlas.report import page
+from somatlas.report import rendering
 from somatlas.runs.fields import STAGES, Stage
 
 # Flags of a run that takes a second, by the stage they belong to.
@@ -52,7 +52,7 @@ def run_offline(*arguments: str | Path, figures: bool = False) -> None:
 
 def without_figures(patch: pytest.MonkeyPatch) -> None:
     """Pages have no figures: to draw them takes half of a tiny run."""
-    patch.setattr(page, "_saved", lambda figure, folder: {"caption": "", "svg": ""})
+    patch.setattr(rendering, "saved", lambda figure, folder: {"caption": "", "svg": ""})
 
 
 class Result(NamedTuple):

@@ -6,16 +6,10 @@ came from a model or a prompt file is escaped by the template engine.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
-from matplotlib import rc_context
 
 from somatlas.atlases.record import Atlas
 from somatlas.evaluation.effects import Effects
@@ -23,12 +17,12 @@ from somatlas.evaluation.evaluation import Evaluation
 from somatlas.evaluation.in_words import evidence_lines
 from somatlas.evaluation.table import OTHER_ROWS, ROWS
 from somatlas.evaluation.verdicts import by_condition
-from somatlas.files import atomic_file, write_text
+from somatlas.files import write_text
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
+from somatlas.report import rendering
 from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_text
 from somatlas.report.cost_table import cost_rows
-from somatlas.report.figures.drawing import laid_out
-from somatlas.report.figures.figure_list import ReportFigure, report_figures
+from somatlas.report.figures.figure_list import report_figures
 from somatlas.report.format import rate_text, summary_lines
 from somatlas.report.map_cells import map_cells, map_view
 from somatlas.report.missing import (
@@ -86,12 +80,10 @@ def page(
     completions: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page as HTML. figures : folder that every figure is written to, None for none."""
-    drawn = {f.name: _saved(f, figures) for f in report_figures(facts)}
+    drawn = {f.name: rendering.saved(f, figures) for f in report_figures(facts)}
     content = {"figures": drawn, "completions": completions, **_headed(facts, head)}
     content |= _measured(facts) | _described(facts)
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    source = (files("somatlas") / "data" / "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(content)
+    return rendering.rendered("report.html.j2", content)
 
 
 def refresh_report(run: Run) -> Path | None:
@@ -271,17 +263,3 @@ def _completions(run: Run) -> list[dict[str, Any]]:
         }
         for i, one in enumerate(sides["base"])
     ]
-
-
-def _saved(figure: ReportFigure, folder: Path | None) -> dict[str, str]:
-    """Write a figure's files, and what the page says and shows of it."""
-    drawn, buffer = laid_out(figure.draw()), io.BytesIO()
-    with rc_context({"svg.hashsalt": "somatlas"}):
-        drawn.savefig(buffer, format="svg", metadata={"Date": None})
-    if folder is not None:
-        with atomic_file(folder / f"{figure.name}.svg") as temporary:
-            temporary.write_bytes(buffer.getvalue())
-        with atomic_file(folder / f"{figure.name}.pdf") as temporary:
-            drawn.savefig(temporary, format="pdf", metadata={"CreationDate": None})
-        write_text(folder / f"{figure.name}.csv", figure.csv())
-    return {"caption": figure.caption, "svg": base64.b64encode(buffer.getvalue()).decode()}
