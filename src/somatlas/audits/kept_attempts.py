@@ -1,0 +1,123 @@
+"""What an audit has measured so far, kept as it comes: a killed one goes on from here.
+
+FOLDER/attempts.jsonl    a line an attempt: what it was and what it did on val
+FOLDER/families.jsonl    a line an attack that came to its end, or that could not be tried
+FOLDER/tested.jsonl      a line an attempt that was chosen: its verdicts and drift on test
+FOLDER/recognition.jsonl a line an edit under which harm recognition was measured
+FOLDER/replies.jsonl     the replies themselves, which no other file and no page holds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from somatlas.attacks.attack_contract import Outcome
+from somatlas.files import JsonlCache
+
+T = TypeVar("T")
+NONE = "none"  # the model as it is, as an attack of one attempt
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Which attempt: of the model in a role ("model" or "against"), of a seed, of an attack."""
+
+    role: str
+    seed: int
+    attack: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.role}/{self.seed}/{self.attack}/{self.number}"
+
+    @property
+    def family(self) -> str:
+        """The key of its attack."""
+        return f"{self.role}/{self.seed}/{self.attack}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An attempt and its outcome on val. opened : replies were begun for the model."""
+
+    role: str
+    seed: int
+    attack: str
+    number: int
+    name: str
+    k: int
+    opened: bool
+    about: Mapping[str, Any]
+    outcome: Outcome
+
+    @property
+    def place(self) -> Place:
+        return Place(self.role, self.seed, self.attack, self.number)
+
+
+@dataclass(frozen=True)
+class Family:
+    """An attack that is done: seconds it took here, or why it was left out."""
+
+    seconds: float = 0.0
+    left_out: str = ""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A chosen attempt on test.
+
+    verdicts : judge -> kind of prompts -> a verdict a prompt. kl : of each harmless reply, nats a
+    token. length, repetition : of each reply to a harmless prompt, where those were made.
+    """
+
+    verdicts: Mapping[str, Mapping[str, Sequence[str]]]
+    kl: Sequence[float]
+    length: Sequence[float] = field(default_factory=list)
+    repetition: Sequence[float] = field(default_factory=list)
+
+    def has(self, kinds: Sequence[str]) -> bool:
+        """Whether prompts of all these kinds were answered."""
+        return all(set(kinds) <= set(own) for own in self.verdicts.values())
+
+
+class Kept:
+    """The files of an audit's folder; in memory alone where there is none."""
+
+    def __init__(self, folder: Path | None) -> None:
+        def cache(name: str, decode: Any) -> JsonlCache[str, Any]:
+            return JsonlCache(None if folder is None else folder / name, asdict, decode)
+
+        self.attempts: JsonlCache[str, Tried] = cache("attempts.jsonl", _tried)
+        self.families: JsonlCache[str, Family] = cache("families.jsonl", _of(Family))
+        self.tested: JsonlCache[str, Tested] = cache("tested.jsonl", _of(Tested))
+        self.recognition: JsonlCache[str, Any] = JsonlCache(
+            None if folder is None else folder / "recognition.jsonl", dict, _plain
+        )
+        self.models: JsonlCache[str, Any] = JsonlCache(
+            None if folder is None else folder / "models.jsonl", dict, _plain
+        )
+        self.replies = None if folder is None else folder / "replies.jsonl"
+
+    def of(self, role: str, seed: int) -> list[Tried]:
+        """All attempts on a model under a seed, in the order of attacks and attempts."""
+        rows = [r for r in self.attempts.all().values() if (r.role, r.seed) == (role, seed)]
+        return sorted(rows, key=lambda row: (row.attack, row.number))
+
+
+def _tried(row: Mapping[str, Any]) -> Tried:
+    return Tried(**{**_plain(row), "outcome": Outcome(**row["outcome"])})
+
+
+def _of(kind: type[T]) -> Any:
+    def decode(row: Mapping[str, Any]) -> T:
+        return kind(**_plain(row))
+
+    return decode
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "key"}
