@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 
 from somatlas import __version__
+from somatlas.cli.audit_command import AUDITS
 from somatlas.cli.options import SectionedGroup
 from somatlas.cli.reading_commands import READING
 from somatlas.cli.run_commands import STAGE_COMMANDS, WHOLE_RUNS
@@ -29,6 +30,7 @@ def commands() -> None:
 
 
 commands.add_section("Whole runs", WHOLE_RUNS)
+commands.add_section("Whole audits", AUDITS)
 commands.add_section("Stages", STAGE_COMMANDS)
 commands.add_section("Reading and judging runs", READING)
 

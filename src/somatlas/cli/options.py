@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +85,21 @@ def settings_of(*stages: Stage) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         wanted = [name for name in FIELDS if name != "model" and _concerns(name, stages)]
         wanted.sort(key=lambda name: _place(FIELDS[name].stage))
-        config = option(
-            "--config",
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            section=_CARRIED_OUT,
-            help="TOML file of settings; flags win over it",
-        )
-        for decorator in reversed([*map(_flag, wanted), config]):
+        for decorator in reversed([*(_flag(name, _section(name)) for name in wanted), _config]):
             function = decorator(function)
-        return click.argument("model", required=False, shell_complete=_models)(function)
+        return click.argument("model", required=False, shell_complete=models)(function)
+
+    return decorate
+
+
+def settings_named(sections: Mapping[str, Sequence[str]]) -> Callable[[Function], Function]:
+    """A flag for every setting that is named, by heading, --config, and MODEL."""
+
+    def decorate(function: Function) -> Function:
+        flags = [_flag(name, section) for section, own in sections.items() for name in own]
+        for decorator in reversed([*flags, _config]):
+            function = decorator(function)
+        return click.argument("model", required=False, shell_complete=models)(function)
 
     return decorate
 
@@ -124,13 +129,29 @@ def _place(stage: Stage | None) -> int:
     return len(STAGES) if stage is None else STAGES.index(stage)
 
 
-def _flag(name: str) -> Callable[[Function], Function]:
+def _config(function: Function) -> Function:
+    decorated: Function = option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        section=_CARRIED_OUT,
+        help="TOML file of settings; flags win over it",
+    )(function)
+    return decorated
+
+
+def _section(name: str) -> str:
+    """The heading of a setting's stage."""
+    stage = FIELDS[name].stage
+    if stage is None:
+        return _CARRIED_OUT
+    summary = SUMMARIES[stage].rstrip(".")
+    return f"{stage} ({summary[0].lower()}{summary[1:]})"
+
+
+def _flag(name: str, section: str) -> Callable[[Function], Function]:
     """The flag of one setting. Its value is validated with all others, not by click."""
     setting = FIELDS[name]
-    section = _CARRIED_OUT
-    if setting.stage is not None:
-        summary = SUMMARIES[setting.stage].rstrip(".")
-        section = f"{setting.stage} ({summary[0].lower()}{summary[1:]})"
     text, default = setting.description, setting.default
     if default is not None and default is not False and default != ():
         text += f"  [default: {shown(default)}]"
@@ -157,7 +178,7 @@ def _completion(name: str, form: str) -> Function | None:
     return complete
 
 
-def _models(_ctx: click.Context, _parameter: click.Parameter, text: str) -> list[Any]:
+def models(_ctx: click.Context, _parameter: click.Parameter, text: str) -> list[Any]:
     return _beginning(ADAPTERS, text) or [CompletionItem(text, type="file")]
 
 
