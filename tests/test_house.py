@@ -30,7 +30,7 @@ ORDER = (
     ("atlases", "attacks"),
     ("runs",),
     ("report",),
-    ("sweep",),
+    ("sweep", "audits"),
     ("cli",),
     ("testing",),
 )
