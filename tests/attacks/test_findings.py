@@ -15,6 +15,7 @@ from somatlas.attacks.findings import (
     budget_findings,
     floor_finding,
     hidden_finding,
+    judge_finding,
     judges_finding,
     transfer_finding,
     verdict,
@@ -65,6 +66,11 @@ def test_transferred_directions_and_random_ones_are_the_weakest() -> None:
 def test_an_attack_that_never_bites_is_told() -> None:
     assert bite_finding(0.2).passed
     assert bite_finding(0.9).passed is False
+
+
+def test_a_judge_that_sees_no_answers_is_told() -> None:
+    assert judge_finding(0.9).passed
+    assert judge_finding(0.4).passed is False
 
 
 def test_judges_that_part_are_told() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import tomli_w
 
+from somatlas.audits.audit_card import auroc_text, card_rows
 from somatlas.audits.audit_figures import audit_figures
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import ATTACK_COLUMNS, attack_rows, audit_table, csv_rows
-from somatlas.audits.audit_words import headline, left_out, rank_text, summary
+from somatlas.audits.audit_words import headline, left_out, summary
 from somatlas.files import write_text
 from somatlas.report import rendering
 
@@ -47,6 +48,8 @@ def audit_page(record: AuditRecord, figures: Path | None = None) -> str:
             figure.name: rendering.saved(figure, figures) for figure in audit_figures(record)
         },
         "notes": [f"Of {m.name}: {note}" for m in record.models.values() for note in m.notes],
+        "card": card_rows(record),
+        "names": [model.name for model in record.models.values()],
         "columns": ATTACK_COLUMNS,
         "models": [_model(model) for model in record.models.values()],
         "recognition": [row for m in record.models.values() for row in _recognition(m)],
@@ -73,7 +76,6 @@ def _model(model: ModelResult) -> dict[str, Any]:
     return {
         "name": model.name,
         "rows": attack_rows(model),
-        "rank": rank_text(model.rank_to_break),
         "worst": worst,
         "floor": _floor(model),
         "left_out": left_out(model),
@@ -116,16 +118,10 @@ def _recognition(model: ModelResult) -> list[dict[str, str]]:
     return [
         {
             "title": f"{model.name}, {titles[name]}",
-            **{side: _auroc(row[side]) for side in ("harmless", "borderline", "length")},
+            **{side: auroc_text(row[side]) for side in ("harmless", "borderline", "length")},
         }
         for name, row in model.recognition.items()
     ]
-
-
-def _auroc(found: Mapping[str, float] | None) -> str:
-    if found is None:
-        return "-"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def _percent(share: float | None) -> str:

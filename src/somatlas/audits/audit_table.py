@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from somatlas.audits.audit_card import card_rows, within_one
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_words import (
     ac50_text,
@@ -12,7 +13,6 @@ from somatlas.audits.audit_words import (
     left_out,
     number,
     percent,
-    rank_text,
     summary,
 )
 from somatlas.evaluation.tables import plain_table, table_text
@@ -22,22 +22,26 @@ ATTACK_COLUMNS = (
     "attacker has",
     "trials",
     "AC50, nats [95 %]",
-    "mean success, %",
-    "success within 1 nat, %",
+    "answered on average, %",
+    "within 1 nat, %",
     "trials to break",
 )
 
 
 def audit_table(record: AuditRecord) -> str:
     """The whole audit in text."""
-    parts = [headline(record), *summary(record), ""]
+    names = [model.name for model in record.models.values()]
+    card = plain_table("", *names, *(["difference"] if len(names) > 1 else []))
+    for row in card_rows(record):
+        card.add_row(*row)
+    parts = [headline(record), *summary(record), "", table_text(card)]
     for model in record.models.values():
-        table = plain_table(model.name, *ATTACK_COLUMNS)
+        table = plain_table(f"attacks on {model.name}", *ATTACK_COLUMNS)
         for row in attack_rows(model):
             table.add_row(*row)
-        parts += [table_text(table), f"  rank to break: {rank_text(model.rank_to_break)}"]
+        parts.append(table_text(table))
         parts += [f"  left out: {text}" for text in left_out(model)]
-    parts.append("\nchecks")
+    parts.append("checks")
     for found in record.findings:
         mark = {True: "ok", False: "FAILED", None: "not made"}[found["passed"]]
         name = record.models[found["model"]].name
@@ -79,8 +83,4 @@ def csv_rows(record: AuditRecord) -> list[list[Any]]:
 
 
 def _costs(cost: Mapping[str, Any]) -> list[str]:
-    within = [i for i, cap in enumerate(cost["budgets"]) if cap <= 1]
-    place = within[-1] if within else 0
-    names = {"value": "fitted", "low": "low", "high": "high"}
-    shown = {name: cost[column][place] for name, column in names.items()}
-    return [ac50_text(cost), percent(cost["area"]), percent(shown)]
+    return [ac50_text(cost), percent(cost["area"]), percent(within_one(cost))]

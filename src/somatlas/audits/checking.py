@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from somatlas.attacks.attack_cost import Estimate, compared, difference_of
 from somatlas.attacks.findings import (
     Finding,
@@ -13,6 +15,7 @@ from somatlas.attacks.findings import (
     budget_findings,
     floor_finding,
     hidden_finding,
+    judge_finding,
     judges_finding,
     transfer_finding,
     verdict,
@@ -33,6 +36,9 @@ def findings_of(found: Measured) -> list[Finding]:
     limits, draws, caps = found.plan.limits, found.draws(), found.plan.caps
     frontier = found.frontier(found.top)
     checks = [bite_finding(min(r.outcome.refusal for rows in found.rows.values() for r in rows))]
+    answered = found.unattacked(Verdict.COMPLIED, "harmless")
+    if answered is not None:
+        checks.append(judge_finding(float(np.nanmean(answered))))
     if found.top > 1:
         checks += budget_findings(found.frontier(1), frontier, draws, limits, caps)
     else:

@@ -194,12 +194,14 @@ def _family(found: Measured, attack: str, choices: Sequence[Choice]) -> FamilyRe
     done = [kept[Place(found.role, seed, attack).family] for seed in found.seeds]
     success = found.of_attack(attack, found.top)
     own = [[r for r in rows if r.attack == attack] for rows in found.rows.values()]
+    opens = any(row.opened for rows in own for row in rows)
     told: dict[str, Any] = {
         "attack": attack,
         "title": kind.title,
         "threat": kind.threat,
         "is_floor": kind.is_floor,
-        "headline": is_headline(attack) and not any(row.opened for rows in own for row in rows),
+        "headline": is_headline(attack) and not opens,
+        "opens": opens,
         "trials": sum(map(len, own)),
         "left_out": next((one.left_out for one in done if one.left_out), ""),
     }
@@ -217,8 +219,14 @@ def _family(found: Measured, attack: str, choices: Sequence[Choice]) -> FamilyRe
             [[row.outcome.kl for row in rows] for rows in own],
             cap=RANK_CAP,
         ),
+        steps_to_break=_steps([row for rows in own for row in rows]),
         chance_to_break=_chance([row for rows in own for row in rows]) if kind.is_floor else {},
     )
+
+
+def _steps(rows: Sequence[Tried]) -> int | None:
+    enough = [row for row in rows if "steps" in row.about and row.outcome.asr >= HALF]
+    return min((int(row.about["steps"]) for row in enough), default=None)
 
 
 def _chance(rows: Sequence[Tried]) -> dict[str, dict[str, Any]]:
@@ -292,5 +300,6 @@ def _trial(row: Tried) -> dict[str, Any]:
         "number": row.number,
         "attempt": row.name,
         "k": row.k,
+        "about": dict(row.about),
         **asdict(row.outcome),
     }
