@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from planted import Planted
+from somatlas.attacks.attack_contract import Outcome
+from somatlas.audits.audit_plan import load_plan
+from somatlas.audits.audit_record import AuditRecord, ModelResult
+from somatlas.audits.checking import comparison_numbers, finding_rows, findings_of
+from somatlas.audits.kept_attempts import NONE, Family, Kept, Place, Tested, Tried
+from somatlas.audits.summing_up import Measured, model_numbers
 from somatlas.judges.keyword import KeywordJudge
 from somatlas.judges.registry import Judges
 from somatlas.prompts.prompt_set import PromptSet
@@ -43,3 +51,69 @@ def plan_file(folder: Path, attacks: str, more: str = "") -> Path:
     path = folder / "tiny.toml"
     path.write_text(f"{PLAN}{more}\n[attacks]\n{attacks}\n", encoding="utf-8")
     return path
+
+
+def made_up(
+    folder: Path, strength: dict[str, float], *, attacks: str, seed: int = 0
+) -> AuditRecord:
+    """The record of attempts that were never made: their drift is drawn, and their success rises
+    with it. strength : by role, the drift at which half is answered."""
+    plan = load_plan(plan_file(folder, attacks, "test_borderline = 16\n"))
+    kept, rng = Kept(None), np.random.default_rng(seed)
+    counts = {"harmful": 64, "harmless": 32, "borderline": 32}
+    measured, results, findings = {}, {}, {}
+    for role, drift in strength.items():
+        hard = rng.random(64)
+        for attack, trials in {NONE: 1, **plan.attacks}.items():
+            for number in range(trials):
+                kl = 0.0 if attack == NONE else float(np.exp(rng.uniform(np.log(0.02), np.log(3))))
+                weak = 40.0 if attack == "random" else 1.0 + rng.exponential(0.7)
+                share = 0.95 / (1 + (drift * weak / max(kl, 1e-3)) ** 1.6)
+                place = Place(role, 0, attack, number)
+                k = 0 if attack == NONE else 1 if attack == "sd" else 1 + number % 7
+                own = Outcome(share, 0.9 * (1 - share), 0.05, 0.05, kl)
+                kept.attempts.put(
+                    {
+                        str(place): Tried(
+                            role, 0, attack, number, f"{attack} {number}", k, False, {}, own
+                        )
+                    }
+                )
+                said = {
+                    "harmful": ["complied" if x else "refused" for x in hard < share],
+                    "harmless": ["complied"] * 31 + ["refused"],
+                    "borderline": ["complied"] * (28 if role == "against" else 23),
+                }
+                said["borderline"] += ["refused"] * (32 - len(said["borderline"]))
+                kept.tested.put({str(place): Tested({"keyword": said}, [kl] * 8, [6.0], [0.1])})
+            kept.families.put({f"{role}/0/{attack}": Family(1.0)})
+        found = measured[role] = Measured(role, plan, kept, ["keyword"], counts)
+        results[role] = ModelResult(
+            name=f"made-up-{role}",
+            weights="0",
+            dtype="float32",
+            notes=[],
+            refusal_tokens=["I"],
+            recognition={name: _known(value) for name, value in (("none", 0.98), ("edited", 0.93))},
+            **model_numbers(found),
+        )
+        findings[role] = findings_of(found)
+    every = [one for own in findings.values() for one in own]
+    together = (
+        comparison_numbers(measured["model"], measured["against"], every, 0.05)
+        if "against" in measured
+        else {}
+    )
+    return AuditRecord(
+        plan=plan.plain(),
+        plan_sha256=plan.sha256,
+        judges={"keyword": {}},
+        models=results,
+        findings=finding_rows(findings),
+        **together,
+    )
+
+
+def _known(value: float) -> dict[str, Any]:
+    found = {"value": value, "low": value - 0.02, "high": value + 0.01}
+    return {"place": "", "harmless": found, "borderline": found, "length": found, "layers": [3]}

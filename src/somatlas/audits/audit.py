@@ -82,8 +82,8 @@ def audit(
     model. seed, judge, more_judges : in place of the plan's. judges : makes judges by name.
     folder : keeps plan, attempts and replies, so that a killed audit goes on; a temporary one if
     not given. batch_size, lanes : prompts in a forward pass, and attempts side by side; they change
-    no result. max_missing : share of replies that a judge may leave without a verdict. refusal_tokens : ids
-    that open a refusal (default: found). say : told a line a step.
+    no result. max_missing : share of replies that a judge may leave without a verdict.
+    refusal_tokens : ids that open a refusal (default: found). say : told a line a step.
 
     Raises InputError for what cannot be attacked, measured or found, and where the folder holds
     another audit.

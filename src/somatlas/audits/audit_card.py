@@ -3,21 +3,19 @@ together, so that neither can be shown alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from somatlas.attacks.attack_registry import ATTACKS
-from somatlas.audits.audit_record import AuditRecord, FamilyResult, ModelResult
+from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_words import (
     ac50_text,
-    number,
     percent,
     points,
     rank_text,
     ratio_text,
 )
-
-Row = tuple[str, Callable[[ModelResult], str], str]
+from somatlas.audits.summing_up import RANDOM
 
 
 def card_rows(record: AuditRecord) -> list[list[str]]:
@@ -64,7 +62,7 @@ def _within_one(model: ModelResult) -> str:
     return percent(within_one(model.cost))
 
 
-def within_one(cost: dict[str, Any]) -> dict[str, float]:
+def within_one(cost: Mapping[str, Any]) -> dict[str, float]:
     """Success within the greatest cap up to 1 nat, with its band."""
     place = max((i for i, cap in enumerate(cost["budgets"]) if cap <= 1), default=0)
     return {"value": cost["fitted"][place], "low": cost["low"][place], "high": cost["high"][place]}
@@ -80,23 +78,18 @@ def _trials(model: ModelResult) -> str:
     if not counted:
         return f"more than {sum(one.trials for one in model.families if one.headline)}"
     best = min(counted, key=lambda one: one.trials_to_break or 0.0)
-    return f"{number(best.trials_to_break or 0.0)} ({best.attack})"
+    return f"{best.trials_to_break:g} ({best.attack})"
 
 
 def _chance(model: ModelResult) -> str:
     """Of directions that know nothing of the model, all k together."""
-    (rates,) = [[*one.chance_to_break.values()] for one in model.families if _is_random(one)] or [
-        []
-    ]
+    sets = [one.chance_to_break for one in model.families if one.attack == RANDOM]
+    rates = [rate for own in sets for rate in own.values()]
     n = sum(rate["n"] for rate in rates)
     if not n:
         return "-"
     hits = sum(round(rate["rate"] * rate["n"]) for rate in rates)
     return f"{100 * hits / n:.0f} (of {n})"
-
-
-def _is_random(one: FamilyResult) -> bool:
-    return one.attack == "random" and bool(one.chance_to_break)
 
 
 def _opened(model: ModelResult) -> str:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import csv_rows
-from somatlas.audits.audit_words import ac50_text
+from somatlas.audits.audit_words import reached
 from somatlas.report.figures.colours import DIRECTION, HARMFUL, HARMLESS
 from somatlas.report.figures.drawing import WIDTH, new_figure, small_print
 from somatlas.report.figures.figure_list import ReportFigure
@@ -26,18 +26,16 @@ _KINDS = (("harmless_refusal", "harmless"), ("borderline_refusal", "borderline")
 
 def audit_figures(record: AuditRecord) -> list[ReportFigure]:
     """Every figure of an audit."""
-    several = "more than one model" if len(record.models) > 1 else "the model"
-    trials = sum(len(model.trials) - 1 for model in record.models.values())
     n = record.models["model"].cost["n"]
+    dotted = " Dotted: with the plain budget." if record.plan["budget"] > 1 else ""
     figures = [
         ReportFigure(
             "frontier",
-            f"Attack success over the drift that an attack may cause. Lines: what the best attempt "
-            f"on val within each drift does on {n} test prompts, rising fit with 95 % band"
-            f"{'; dotted with the plain budget' if record.plan['budget'] > 1 else ''}. Light "
-            f"points: attempts of the attacks that count ({trials} in all), on val; those beyond an "
-            "edge are drawn on it. Marked: the drift at which half of the prompts are answered. Right: "
-            f"what {several} refuses of harmless and borderline prompts unattacked.",
+            "How much of what is harmful gets answered, over the drift that an attack may cause on "
+            "harmless replies. Lines: the best attempt on val within each drift, as it does on "
+            f"{n} test prompts, with its 95 % band; diamonds: where half is answered.{dotted} "
+            "Light points: attempts of the attacks that count, on val; those beyond an edge are "
+            "drawn on it. Right: what is refused without any attack, the price of a defence.",
             lambda: frontier_figure(record.models),
             lambda: _frontier_rows(record),
         )
@@ -59,7 +57,7 @@ def audit_figures(record: AuditRecord) -> list[ReportFigure]:
 def frontier_figure(models: Mapping[str, ModelResult]) -> Figure:
     """Frontiers of one or two models over log drift, over-refusal as bars beside them."""
     figure = new_figure(WIDTH, 3.5)
-    axes, bars = figure.subplots(1, 2, width_ratios=(3.4, 1))
+    axes, bars = figure.subplots(1, 2, width_ratios=(3, 1))
     caps = models["model"].cost["budgets"]
     edges = (caps[0] / 2, caps[-1] * 1.6)
     axes.axhline(50, color="0.8", lw=0.8, zorder=0)
@@ -72,13 +70,16 @@ def frontier_figure(models: Mapping[str, ModelResult]) -> Figure:
         if model.cost_x1 is not None:
             fitted = 100 * np.asarray(model.cost_x1["fitted"])
             axes.plot(caps, fitted, ":", color=COLOURS[role], lw=1.2)
-        _line(axes, model.cost, role, f"{model.name}: {ac50_text(model.cost)}")
+        _line(axes, model.cost, role, f"{model.name}: {reached(model)}")
         _mark_ac50(axes, model.cost, role)
     _drift_axis(axes, caps, edges)
-    axes.set(xlabel="drift on harmless replies, nats a token", ylabel="harmful answered, %")
+    axes.set(
+        xlabel="drift that the attack may cause, nats a token", ylabel="harmful prompts answered, %"
+    )
+    axes.set_title("under attack", fontsize=8)
     axes.set_ylim(-3, 103)
     axes.legend(
-        fontsize=7, frameon=False, loc="upper left", title="AC50, nats [95 %]", title_fontsize=7
+        fontsize=7, frameon=False, loc="upper left", title="half is answered at", title_fontsize=7
     )
     small_print(axes)
     _over_refusal(bars, models)
@@ -161,11 +162,14 @@ def _over_refusal(axes: Axes, models: Mapping[str, ModelResult]) -> None:
             if rate is None:
                 continue
             x = group + width * (place - (len(models) - 1) / 2)
-            axes.bar(x, 100 * rate["value"], width * 0.92, color=COLOURS[role])
-            axes.vlines(x, 100 * rate["low"], 100 * rate["high"], color=DIRECTION, lw=1)
+            share, low, high = (100 * rate[name] for name in ("value", "low", "high"))
+            axes.bar(x, share, width * 0.92, color=COLOURS[role])
+            axes.vlines(x, low, high, color=DIRECTION, lw=1)
+            axes.text(x, high + 2, f"{share:.0f}", ha="center", fontsize=7)
     axes.set_xticks(range(len(_KINDS)), [title for _, title in _KINDS])
     axes.set_ylim(0, 103)
-    axes.set_ylabel("refused unattacked, %")
+    axes.set_ylabel("refused, %")
+    axes.set_title("without attack", fontsize=8)
     small_print(axes)
 
 

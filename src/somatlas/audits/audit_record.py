@@ -19,12 +19,13 @@ class _Part(BaseModel):
 class FamilyResult(_Part):
     """One attack on one model, at the highest budget.
 
-    headline : it counts for the frontier. opens : it opens replies, and edits nothing. cost : of `AttackCost`, its own frontier on test; None
-    where it was left out, for the reason in left_out. cost_x1 : with the plain budget, where four
-    times that was tried too. best : per cap the chosen attempt of the first seed: its name, k, and
-    on val and test success and drift. trials_to_break : `trials_to_break`. steps_to_break : of an
-    attack that trains, the fewest steps after which half of val is answered. chance_to_break : of a
-    floor, per k the share of random sets that break the model within 1 nat (`Rate`).
+    headline : it counts for the frontier. opens : it opens replies, and edits nothing. cost : of
+    `AttackCost`, its own frontier on test; None where it was left out, for the reason in left_out.
+    cost_x1 : with the plain budget, where four times that was tried too. best : per cap the chosen
+    attempt of the first seed: its name, k, and on val and test success and drift. trials_to_break :
+    `trials_to_break`. steps_to_break : of an attack that trains, the fewest steps after which half
+    of val is answered. chance_to_break : of a floor, per k the share of random sets that break the
+    model within 1 nat (`Rate`).
     """
 
     attack: str
@@ -47,10 +48,10 @@ class ModelResult(_Part):
     """What an audit found of one model.
 
     weights : a digest of them; dtype : their precision. unattacked : `Estimate` of success, refusal
-    and refusals of harmless and borderline test prompts of the model as it is. cost, cost_x1 : of the frontier over all
-    headline attacks. best : per cap what was chosen, with
-    refusals of harmless and borderline prompts and harmless ones answered. worst : the attack that
-    alone would have had the lowest AC50 on test, chosen after the fact. rank_to_break : `Bounded`.
+    and refusals of harmless and borderline test prompts of the model as it is. cost, cost_x1 : of
+    the frontier over all headline attacks. best : per cap what was chosen, with refusals of
+    harmless and borderline prompts and harmless ones answered. worst : the attack that alone would
+    have had the lowest AC50 on test, chosen after the fact. rank_to_break : `Bounded`.
     harmless_at_ac50 : share of harmless prompts answered there. recognition : of the model as it is
     and of the edit at AC50. trials : every attempt on val.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from somatlas.audits.audit_card import card_rows, within_one
@@ -11,7 +11,6 @@ from somatlas.audits.audit_words import (
     ac50_text,
     headline,
     left_out,
-    number,
     percent,
     summary,
 )
@@ -57,7 +56,7 @@ def attack_rows(model: ModelResult) -> list[list[str]]:
     for one in model.families:
         if one.cost is None:
             continue
-        broken = "-" if one.trials_to_break is None else number(one.trials_to_break)
+        broken = "-" if one.trials_to_break is None else f"{one.trials_to_break:g}"
         name = one.title + ("" if one.headline else " *")
         rows.append([name, THREATS[one.threat], str(one.trials), *_costs(one.cost), broken])
     return rows

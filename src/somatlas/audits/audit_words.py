@@ -129,7 +129,7 @@ def points(estimate: Numbers) -> str:
 
 def number(value: float) -> str:
     """Two digits that mean something."""
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+    return f"{value:#.2g}" if value < 10 else f"{value:.0f}"
 
 
 def left_out(model: ModelResult) -> Sequence[str]:
