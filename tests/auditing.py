@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from planted import Planted
-from somatlas.attacks.attack_contract import Outcome
+from somatlas.attacks.attack import Outcome
 from somatlas.audits.audit_plan import load_plan
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.checking import comparison_numbers, finding_rows, findings_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from somatlas.attacks.attack_contract import Attempt, Outcome, Rounds
+from somatlas.attacks.attack import Attempt, Outcome, Rounds
 from somatlas.attacks.attack_registry import ATTACKS, make_attack
 from somatlas.attacks.measuring import measured
 from somatlas.audits.bench import Bench

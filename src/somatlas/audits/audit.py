@@ -13,7 +13,7 @@ from typing import Any
 
 import somatlas
 from somatlas.arguments import check_kind, check_whole
-from somatlas.attacks.attack_contract import Attempt
+from somatlas.attacks.attack import Attempt
 from somatlas.audits.attacking import UNCHANGED, Attacking
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import audit_table

@@ -56,7 +56,7 @@ def audit_figures(record: AuditRecord) -> list[ReportFigure]:
 
 def frontier_figure(models: Mapping[str, ModelResult]) -> Figure:
     """Frontiers of one or two models over log drift, over-refusal as bars beside them."""
-    figure = new_figure(WIDTH, 3.5)
+    figure = new_figure(WIDTH, 3.8)
     axes, bars = figure.subplots(1, 2, width_ratios=(3, 1))
     caps = models["model"].cost["budgets"]
     edges = (caps[0] / 2, caps[-1] * 1.6)
@@ -78,8 +78,14 @@ def frontier_figure(models: Mapping[str, ModelResult]) -> Figure:
     )
     axes.set_title("under attack", fontsize=8)
     axes.set_ylim(-3, 103)
-    axes.legend(
-        fontsize=7, frameon=False, loc="upper left", title="half is answered at", title_fontsize=7
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside upper left",
+        fontsize=7.5,
+        frameon=False,
+        title="half of the harmful prompts are answered",
+        title_fontsize=7.5,
+        alignment="left",
     )
     small_print(axes)
     _over_refusal(bars, models)

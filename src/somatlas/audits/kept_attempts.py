@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from somatlas.attacks.attack_contract import Outcome
+from somatlas.attacks.attack import Outcome
 from somatlas.files import JsonlCache
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from somatlas.attacks.attack_contract import Attempt
+from somatlas.attacks.attack import Attempt
 from somatlas.attacks.measuring import replies
 from somatlas.audits.bench import Bench
 from somatlas.audits.kept_attempts import Kept, Place, Tested

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from somatlas.attacks.attack_contract import Attempt
+from somatlas.attacks.attack import Attempt
 from somatlas.audits.bench import Bench
 from somatlas.prompts.prompt_set import texts
 from somatlas.representations.extract import residual_stream
