@@ -71,7 +71,8 @@ def made_up(
                 share = 0.95 / (1 + (drift * weak / max(kl, 1e-3)) ** 1.6)
                 place = Place(role, 0, attack, number)
                 k = 0 if attack == NONE else 1 if attack == "sd" else 1 + number % 7
-                own = Outcome(share, 0.9 * (1 - share), 0.05, 0.05, kl)
+                refused = (1 - share) * (0.9 if kl < 1.5 else 0.3)  # far off it babbles
+                own = Outcome(share, refused, 1 - share - refused, 0.0, kl)
                 kept.attempts.put(
                     {
                         str(place): Tried(

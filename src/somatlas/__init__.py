@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from somatlas.ablation import Projection
+    from somatlas.audits.audit import audit
     from somatlas.directions.direction_set import DirectionSet
     from somatlas.directions.drawn import (
         CovarianceDirections,
@@ -77,6 +78,7 @@ _PLACES = {
     "SingleDirection": "directions.learned",
     "Verdict": "judges.verdict",
     "atlas": "report.atlas_report",
+    "audit": "audits.audit",
     "choose_layer": "measures.layer_choice",
     "evaluate": "evaluation.evaluate",
     "load_model": "models.load",
@@ -112,6 +114,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "atlas",
+    "audit",
     "choose_layer",
     "evaluate",
     "load_model",

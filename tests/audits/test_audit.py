@@ -10,7 +10,8 @@ import pytest
 
 from auditing import ByWords, plan_file, prompts_of
 from planted import ANSWER, REFUSAL, Planted, planted
-from somatlas.audits import Audit, attacking, audit
+from somatlas.audits import attacking
+from somatlas.audits.audit import Audit, audit
 from somatlas.audits.audit_plan import Plan
 from somatlas.errors import InputError
 

@@ -37,7 +37,8 @@ class Plan(Record):
     of each, in order; attack_settings : what they are told beside. budget : 1, or 4 to go on to
     four times the trials. relearn : whether attacks that train the model run. caps : drifts in nats
     a token, rising. train_prompts : of the attacker's third, a side at most. val_prompts,
-    val_harmless : what each trial answers, and what its drift is measured on. tokens : of a reply.
+    val_harmless : what each trial answers, and what its drift is measured on; screen_prompts : of a
+    side of these, whose replies' first tokens layers are screened by. tokens : of a reply.
     judge decides; more_judges are shown; judging : what they are told that decides. thresholds : of
     `Thresholds`. prompts : the sha256 of each part.
     """
@@ -56,6 +57,7 @@ class Plan(Record):
     train_prompts: Count = 128
     val_prompts: Count = 32
     val_harmless: Count = 32
+    screen_prompts: Count = 32
     test_harmful: Count = 128
     test_harmless: Count = 128
     test_borderline: Count = 64

@@ -78,7 +78,7 @@ class Bench:
                 batch_size=self.means.batch_size,
                 other=self.other,
                 folder=self.means.folder / "work" / self.role / str(seed),
-                screen_prompts=min(plan.val_prompts, plan.val_harmless),
+                screen_prompts=plan.screen_prompts,
             )
         return self._targets[seed]
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from somatlas.attacks.attack import Attempt
 from somatlas.audits.bench import Bench
+from somatlas.audits.kept_attempts import NONE
 from somatlas.prompts.prompt_set import texts
 from somatlas.representations.extract import residual_stream
 
@@ -56,22 +58,20 @@ def recognition(bench: Bench, attempt: Attempt) -> Recognition:
     """
     lm, parts = bench.lm, bench.means.parts
     layers = tuple(layer for layer in range(lm.n_layers) if layer >= LATE * lm.n_layers)
+    target = bench.target(bench.means.plan.seed)
+    harmful, harmless = target.representations(layers, None if attempt.family == NONE else attempt)
     sides = {
-        "train_harmful": parts.train.harmful,
-        "train_harmless": parts.train.harmless,
         "harmful": parts.test.harmful,
         "harmless": parts.test.harmless,
         "borderline": parts.test.borderline,
     }
     with attempt.applied(lm):
         found = {
-            name: residual_stream(lm, texts(own), layers, batch_size=bench.means.batch_size)
-            .double()
-            .numpy()
+            name: _array(residual_stream(lm, texts(own), layers, batch_size=bench.means.batch_size))
             for name, own in sides.items()
             if own
         }
-    scored = probe_scores(found.pop("train_harmful"), found.pop("train_harmless"), found)
+    scored = probe_scores(_array(harmful), _array(harmless), found)
     tokens = [
         np.array([len(lm.token_ids(p.text)) for p in side], dtype=float)
         for side in (parts.test.harmful, parts.test.harmless)
@@ -83,6 +83,11 @@ def recognition(bench: Bench, attempt: Attempt) -> Recognition:
         by_length if by_length.value >= 0.5 else auroc(tokens[1], tokens[0]),
         layers,
     )
+
+
+def _array(vectors: Tensor) -> Floats:
+    found: Floats = vectors.double().numpy()
+    return found
 
 
 def probe_scores(harmful: Floats, harmless: Floats, others: dict[str, Floats]) -> dict[str, Floats]:
