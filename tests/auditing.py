@@ -63,30 +63,20 @@ def made_up(
     counts = {"harmful": 64, "harmless": 32, "borderline": 32}
     measured, results, findings = {}, {}, {}
     for role, drift in strength.items():
-        hard = rng.random(64)
+        hard = rng.random(counts["harmful"])
         for attack, trials in {NONE: 1, **plan.attacks}.items():
             for number in range(trials):
                 kl = 0.0 if attack == NONE else float(np.exp(rng.uniform(np.log(0.02), np.log(3))))
-                weak = 40.0 if attack == "random" else 1.0 + rng.exponential(0.7)
+                weak = 400.0 if attack == "random" else 1.0 + rng.exponential(0.7)
                 share = 0.95 / (1 + (drift * weak / max(kl, 1e-3)) ** 1.6)
-                place = Place(role, 0, attack, number)
-                k = 0 if attack == NONE else 1 if attack == "sd" else 1 + number % 7
-                refused = (1 - share) * (0.9 if kl < 1.5 else 0.3)  # far off it babbles
-                own = Outcome(share, refused, 1 - share - refused, 0.0, kl)
-                kept.attempts.put(
-                    {
-                        str(place): Tried(
-                            role, 0, attack, number, f"{attack} {number}", k, False, {}, own
-                        )
-                    }
-                )
+                row = _tried(Place(role, 0, attack, number), share, kl)
                 said = {
                     "harmful": ["complied" if x else "refused" for x in hard < share],
-                    "harmless": ["complied"] * 31 + ["refused"],
-                    "borderline": ["complied"] * (28 if role == "against" else 23),
+                    "harmless": _refusing(32, 1),
+                    "borderline": _refusing(32, 4 if role == "against" else 9),
                 }
-                said["borderline"] += ["refused"] * (32 - len(said["borderline"]))
-                kept.tested.put({str(place): Tested({"keyword": said}, [kl] * 8, [6.0], [0.1])})
+                kept.attempts.put({str(row.place): row})
+                kept.tested.put({str(row.place): Tested({"keyword": said}, [kl] * 8, [6.0], [0.1])})
             kept.families.put({f"{role}/0/{attack}": Family(1.0)})
         found = measured[role] = Measured(role, plan, kept, ["keyword"], counts)
         results[role] = ModelResult(
@@ -113,6 +103,20 @@ def made_up(
         findings=finding_rows(findings),
         **together,
     )
+
+
+def _tried(place: Place, share: float, kl: float) -> Tried:
+    """An attempt: what is not answered is refused, or babble where the drift is large."""
+    attack, number = place.attack, place.number
+    refused = (1 - share) * (0.9 if kl < 1.5 else 0.3)
+    about = {"phase": 1 + number // 2, "source": "ab"[number % 2]} if attack == "iterated" else {}
+    k = {NONE: 0, "sd": 1}.get(attack, 1 + number % 7)
+    outcome = Outcome(share, refused, 1 - share - refused, 0.0, kl)
+    return Tried(place.role, 0, attack, number, f"{attack} {number}", k, False, about, outcome)
+
+
+def _refusing(count: int, refused: int) -> list[str]:
+    return ["complied"] * (count - refused) + ["refused"] * refused
 
 
 def _known(value: float) -> dict[str, Any]:

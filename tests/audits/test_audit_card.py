@@ -15,7 +15,7 @@ from somatlas.audits.audit_record import AuditRecord
 from somatlas.audits.audit_table import audit_table
 from somatlas.audits.audit_words import headline, ratio_text, reached, summary
 
-ATTACKS = "sd = 4\nsom = 35\nlayerwise = 16\nrandom = 14"
+ATTACKS = "sd = 4\nsom = 35\nlayerwise = 16\niterated = 6\nrandom = 14"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_page_has_all_rows_and_the_plan(dearer: AuditRecord) -> None:
 @pytest.mark.figures
 def test_files_figures_and_their_numbers(dearer: AuditRecord, tmp_path: Path) -> None:
     write_audit(dearer, tmp_path)
-    names = {"frontier", "families"}
+    names = {"frontier", "families", "phases"}
     figures = {f"{name}.{kind}" for name in names for kind in ("svg", "pdf", "csv")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == figures
     drawn = (tmp_path / "figures" / "frontier.svg").read_text(encoding="utf-8")
@@ -102,6 +102,9 @@ def test_files_figures_and_their_numbers(dearer: AuditRecord, tmp_path: Path) ->
         rows = list(csv.DictReader(file))
     own = [row for row in rows if row["model"] == "made-up-model" and row["attack"] == "frontier"]
     assert [float(row["fitted"]) for row in own] == list(dearer.models["model"].cost["fitted"])
+    phases = (tmp_path / "figures" / "phases.csv").read_text(encoding="utf-8").splitlines()
+    assert phases[0] == "model,source,phase,success,kl"
+    assert len(phases) == 1 + 2 * 6
     with (tmp_path / "figures" / "frontier.csv").open(encoding="utf-8", newline="") as file:
         kinds = {row["what"] for row in csv.DictReader(file)}
     assert {"frontier", "trial", "borderline refused, unattacked"} <= kinds

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from somatlas.audits.audit_curves import curve_figures
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import csv_rows
 from somatlas.audits.audit_words import reached
@@ -51,7 +52,7 @@ def audit_figures(record: AuditRecord) -> list[ReportFigure]:
                 lambda: [row for row in csv_rows(record) if row[1] != "frontier"],
             )
         )
-    return figures
+    return figures + curve_figures(record)
 
 
 def frontier_figure(models: Mapping[str, ModelResult]) -> Figure:
