@@ -109,7 +109,10 @@ def _tried(place: Place, share: float, kl: float) -> Tried:
     """An attempt: what is not answered is refused, or babble where the drift is large."""
     attack, number = place.attack, place.number
     refused = (1 - share) * (0.9 if kl < 1.5 else 0.3)
-    about = {"phase": 1 + number // 2, "source": "ab"[number % 2]} if attack == "iterated" else {}
+    about: dict[str, Any] = {}
+    if attack == "iterated":
+        cell = {"prompts": 9, "length": 0.2, "share": 0.8, "category": "theft"}
+        about = {"phase": 1 + number // 2, "source": "ab"[number % 2], "cells": [cell]}
     k = {NONE: 0, "sd": 1}.get(attack, 1 + number % 7)
     outcome = Outcome(share, refused, 1 - share - refused, 0.0, kl)
     return Tried(place.role, 0, attack, number, f"{attack} {number}", k, False, about, outcome)

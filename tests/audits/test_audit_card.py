@@ -83,6 +83,7 @@ def test_the_page_has_all_rows_and_the_plan(dearer: AuditRecord) -> None:
         assert family.title in page
     for words in ("Refuses of borderline prompts", "AUROC", dearer.plan_sha256, "exploratory plan"):
         assert words in page
+    assert "theft (9)" in page
     assert "<script" not in page
     assert not re.search(r"""(src|href)=["']?(http|//)""", page)
 

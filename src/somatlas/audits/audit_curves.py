@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from somatlas.audits.audit_record import AuditRecord
+from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.report.figures.drawing import WIDTH, new_figure, small_print
 from somatlas.report.figures.figure_list import ReportFigure
 
@@ -21,7 +21,7 @@ class Curve:
 
     name: str
     step: str
-    parted: str
+    parted: tuple[str, ...]
     title: str
     caption: str
 
@@ -30,7 +30,7 @@ CURVES = (
     Curve(
         "phases",
         "phase",
-        "source",
+        ("source",),
         "phase",
         "Directions extracted again under the ablation so far, phase after phase: harmful prompts "
         "answered, and drift, on val. A refusal that comes back after a phase was only moved.",
@@ -38,12 +38,17 @@ CURVES = (
     Curve(
         "relearning",
         "steps",
-        "examples",
+        ("replies", "rate"),
         "steps of fine-tuning",
         "Fine-tuning on some of the model's own compliant replies: harmful prompts answered, and "
         "drift, on val.",
     ),
 )
+
+_LARGEST = 3  # cells that are told by what they hold
+_TOGETHER = (
+    2 / 3
+)  # of a cell's prompts that were in one cell of the first map: it is that one again
 
 
 def curve_figures(record: AuditRecord) -> list[ReportFigure]:
@@ -61,7 +66,7 @@ def curve_rows(record: AuditRecord, curve: Curve) -> list[list[Any]]:
     rows = [
         [
             model.name,
-            str(trial["about"].get(curve.parted, "")),
+            _part(trial["about"], curve.parted),
             trial["about"][curve.step],
             trial["asr"],
             trial["kl"],
@@ -74,8 +79,41 @@ def curve_rows(record: AuditRecord, curve: Curve) -> list[list[Any]]:
     return sorted(rows, key=lambda row: (order.index(row[0]), row[1], row[2]))
 
 
+def cell_rows(model: ModelResult) -> list[list[str]]:
+    """Of the map made again after each phase of ablation: phase, success and drift on val, cells
+    that hold prompts, how many hold together what one cell of the first map held, how long
+    directions still are, and what the largest cells hold."""
+    rows = []
+    for trial in model.trials:
+        cells = [cell for cell in trial["about"].get("cells", ()) if cell["prompts"]]
+        if not cells:
+            continue
+        largest = sorted(cells, key=lambda cell: -cell["prompts"])[:_LARGEST]
+        length = sum(cell["prompts"] * cell["length"] for cell in cells)
+        rows.append(
+            [
+                str(trial["about"]["phase"]),
+                f"{100 * trial['asr']:.0f}",
+                f"{trial['kl']:.3f}",
+                str(len(cells)),
+                str(sum(cell["share"] >= _TOGETHER for cell in cells)),
+                f"{length / sum(cell['prompts'] for cell in cells):.2f}",
+                ", ".join(f"{cell['category'] or 'any'} ({cell['prompts']})" for cell in largest),
+            ]
+        )
+    return rows
+
+
+def _part(about: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{about[name]}" for name in names if name in about)
+
+
+def _title(curve: Curve) -> str:
+    return ", ".join(curve.parted)
+
+
 def _figure(curve: Curve, rows: Sequence[Sequence[Any]]) -> ReportFigure:
-    header = ["model", curve.parted, curve.step, "success", "kl"]
+    header = ["model", _title(curve), curve.step, "success", "kl"]
     return ReportFigure(
         curve.name, curve.caption, lambda: _drawn(curve, rows), lambda: [header, *rows]
     )
@@ -104,7 +142,7 @@ def _drawn(curve: Curve, rows: Sequence[Sequence[Any]]) -> Figure:
     panels[0, 0].set_ylabel("answered, %")
     panels[1, 0].set_ylabel("drift, nats a token")
     if len({row[1] for row in rows}) > 1:
-        panels[0, 0].legend(fontsize=6.5, frameon=False, title=curve.parted, title_fontsize=6.5)
+        panels[0, 0].legend(fontsize=6.5, frameon=False, title=_title(curve), title_fontsize=6.5)
     for axes in panels.ravel():
         small_print(axes)
     return figure

@@ -14,6 +14,7 @@ from typing import Any
 import tomli_w
 
 from somatlas.audits.audit_card import auroc_text, card_rows
+from somatlas.audits.audit_curves import cell_rows
 from somatlas.audits.audit_figures import audit_figures
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import ATTACK_COLUMNS, attack_rows, audit_table, csv_rows
@@ -79,6 +80,7 @@ def _model(model: ModelResult) -> dict[str, Any]:
         "worst": worst,
         "floor": _floor(model),
         "left_out": left_out(model),
+        "cells": cell_rows(model),
         "best": [_best(row) for row in model.best],
     }
 
@@ -89,8 +91,8 @@ def _floor(model: ModelResult) -> str:
     for one in model.families:
         rates = [(int(k), rate) for k, rate in one.chance_to_break.items() if rate["n"]]
         if rates:
-            each = ", ".join(f"k {k} {100 * rate['rate']:.0f} %" for k, rate in sorted(rates))
-            said.append(f"Sets of {one.title} that break it within 1 nat: {each}.")
+            told = [f"{100 * rate['rate']:.0f} % with k = {k}" for k, rate in sorted(rates)]
+            said.append(f"Sets of {one.title} that break it within 1 nat: {', '.join(told)}.")
     return " ".join(said)
 
 
