@@ -67,6 +67,7 @@ def test_an_audit_from_the_command_goes_on_where_it_was(
         (("--plan", "unknown.toml"), "there is no attack 'som-9': it must be one of sd, som,"),
         (("--plan", "strip.toml"), "'strip' of the plan takes something of a second model"),
         (("--budget", "2"), "'2' is not one of '1', '4'"),
+        (("--relearn",), "plan quick has no attack that trains the model"),
         (("--judge", "nobody"), "must be"),
         (("--against", "wide"), "wide has d_model 16 and tiny 32"),
         (("--against", "words"), "words has another vocabulary than tiny"),

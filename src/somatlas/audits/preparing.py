@@ -80,6 +80,13 @@ def prepare(
             problems.add(
                 [f"attack {name!r} of the plan takes something of a second model: give --against"]
             )
+    if not problems.found and found.relearn and not _training(found):
+        problems.add(
+            [
+                f"plan {found.title} has no attack that trains the model, so there is nothing to "
+                "relearn: take --plan full, or a plan of your own with one"
+            ]
+        )
     for spec in (found.judge, *found.more_judges):
         with problems.gathered():
             judges.check(spec)
@@ -93,6 +100,10 @@ def prepare(
 def taking_of_other(plan: Plan) -> Sequence[str]:
     """The plan's attacks that take something of a second model."""
     return [name for name in plan.attacks if ATTACKS.get(name).needs_other]
+
+
+def _training(plan: Plan) -> Sequence[str]:
+    return [name for name in plan.attacks if ATTACKS.get(name).needs_consent]
 
 
 def check_alike(
