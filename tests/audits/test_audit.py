@@ -221,3 +221,20 @@ def test_four_times_the_budget_goes_on_from_the_plain_one(one: Planted, tmp_path
     assert more.record.models["model"].cost_x1 == plain.record.models["model"].cost
     names = {row["name"]: row["passed"] for row in more.record.findings}
     assert names["four times the budget is no worse"]
+
+
+def test_a_model_is_trained_where_that_is_asked_for_and_only_there(
+    one: Planted, tmp_path: Path
+) -> None:
+    own = "[attack_settings.relearning]\nreplies = [16]\nsteps = [1, 20]\nrates = [0.03]"
+    plan = plan_file(tmp_path, f"sd = 1\nrelearning = 2\n{own}")
+    found = audited(one, tmp_path / "asked", plan, relearn=True).record.models["model"]
+    trained = found.families[1]
+    assert (trained.threat, trained.headline, trained.steps_to_break) == ("B", False, 20)
+    assert [row["about"]["steps"] for row in found.trials if row["attack"] == "relearning"] == [
+        1,
+        20,
+    ]
+    left = audited(one, tmp_path / "not asked", plan).record.models["model"].families[1]
+    assert "only with --relearn" in left.left_out
+    assert (left.trials, left.cost) == (0, None)

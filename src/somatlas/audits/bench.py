@@ -79,6 +79,7 @@ class Bench:
                 other=self.other,
                 folder=self.means.folder / "work" / self.role / str(seed),
                 screen_prompts=plan.screen_prompts,
+                asking=self.asking,
             )
         return self._targets[seed]
 
