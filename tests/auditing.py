@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ resamples = 300
 """
 
 
+FLOOR = {"random": 400.0}
+
+
 class ByWords(Judges):
     """Refusals by their words alone: what a planted model says is no language."""
 
@@ -54,10 +58,16 @@ def plan_file(folder: Path, attacks: str, more: str = "") -> Path:
 
 
 def made_up(
-    folder: Path, strength: dict[str, float], *, attacks: str, seed: int = 0
+    folder: Path,
+    strength: Mapping[str, float],
+    *,
+    attacks: str,
+    weaker: Mapping[str, float] = FLOOR,
+    seed: int = 0,
 ) -> AuditRecord:
     """The record of attempts that were never made: their drift is drawn, and their success rises
-    with it. strength : by role, the drift at which half is answered."""
+    with it. strength : by role, the drift at which half is answered. weaker : attacks that need so
+    many times that."""
     plan = load_plan(plan_file(folder, attacks, "test_borderline = 16\n"))
     kept, rng = Kept(None), np.random.default_rng(seed)
     counts = {"harmful": 64, "harmless": 32, "borderline": 32}
@@ -67,7 +77,7 @@ def made_up(
         for attack, trials in {NONE: 1, **plan.attacks}.items():
             for number in range(trials):
                 kl = 0.0 if attack == NONE else float(np.exp(rng.uniform(np.log(0.02), np.log(3))))
-                weak = 400.0 if attack == "random" else 1.0 + rng.exponential(0.7)
+                weak = weaker.get(attack, 1.0 + rng.exponential(0.7))
                 share = 0.95 / (1 + (drift * weak / max(kl, 1e-3)) ** 1.6)
                 row = _tried(Place(role, 0, attack, number), share, kl)
                 said = {

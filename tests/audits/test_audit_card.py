@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from auditing import made_up
+from auditing import FLOOR, made_up
 from somatlas.audits.audit_page import audit_page, write_audit
 from somatlas.audits.audit_record import AuditRecord
 from somatlas.audits.audit_table import audit_table
@@ -67,6 +67,17 @@ def test_a_failed_check_leaves_it_undecided(dearer: AuditRecord) -> None:
     assert headline(record).startswith("Undecided: this audit cannot say")
     assert any(line.startswith("Failed in made-up-model") for line in summary(record))
     assert '<td class="failed">no</td>' in audit_page(record)
+
+
+def test_gradients_that_find_what_means_do_not_leave_it_undecided(tmp_path: Path) -> None:
+    attacks = f"{ATTACKS}\ngradient = 8"
+    hidden = {"gradient": 0.1, "random": 400.0}
+    for weaker, passed in ((FLOOR, True), (hidden, False)):
+        record = made_up(tmp_path, {"model": 0.6, "against": 0.1}, attacks=attacks, weaker=weaker)
+        found = {(row["model"], row["name"]): row["passed"] for row in record.findings}
+        assert found["model", "directions are not hidden"] is passed
+        assert record.verdict is not None
+        assert (record.verdict["word"] == "undecided") is not passed
 
 
 def test_a_model_that_never_refused_is_said_to(dearer: AuditRecord) -> None:
