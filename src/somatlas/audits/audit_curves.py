@@ -94,7 +94,7 @@ def cell_rows(model: ModelResult) -> list[list[str]]:
             [
                 str(trial["about"]["phase"]),
                 f"{100 * trial['asr']:.0f}",
-                f"{trial['kl']:.3f}",
+                "-" if trial["kl"] is None else f"{trial['kl']:.3f}",
                 str(len(cells)),
                 str(sum(cell["share"] >= _TOGETHER for cell in cells)),
                 f"{length / sum(cell['prompts'] for cell in cells):.2f}",

@@ -65,7 +65,8 @@ def frontier_figure(models: Mapping[str, ModelResult]) -> Figure:
     headline = {one.attack for model in models.values() for one in model.families if one.headline}
     for role, model in models.items():
         own = [row for row in model.trials if row["attack"] in headline]
-        drift = np.clip([row["kl"] for row in own], *edges)
+        beyond = edges[1]  # where drift is no number either: the model has fallen apart
+        drift = np.clip([beyond if row["kl"] is None else row["kl"] for row in own], *edges)
         success = [100 * row["asr"] for row in own]
         axes.plot(drift, success, _MARKS[role], color=COLOURS[role], ms=3, alpha=0.35, mew=0)
         if model.cost_x1 is not None:

@@ -98,7 +98,7 @@ class AuditRecord(Record):
 
 
 def plain(value: Any) -> Any:
-    """A dataclass as plain JSON values; infinity, which JSON has not, is None."""
+    """A dataclass as plain JSON values; what JSON has not, infinity and no number, is None."""
     return _finite(asdict(value))
 
 
@@ -107,4 +107,4 @@ def _finite(value: Any) -> Any:
         return {name: _finite(own) for name, own in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(own) for own in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

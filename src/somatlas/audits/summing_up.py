@@ -301,5 +301,5 @@ def _trial(row: Tried) -> dict[str, Any]:
         "attempt": row.name,
         "k": row.k,
         "about": dict(row.about),
-        **asdict(row.outcome),
+        **plain(row.outcome),
     }
