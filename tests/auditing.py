@@ -14,7 +14,8 @@ from somatlas.audits.audit_plan import load_plan
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.checking import comparison_numbers, finding_rows, findings_of
 from somatlas.audits.kept_attempts import NONE, Family, Kept, Place, Tested, Tried
-from somatlas.audits.summing_up import Measured, model_numbers
+from somatlas.audits.measured_model import Measured
+from somatlas.audits.summing_up import model_numbers
 from somatlas.judges.keyword import KeywordJudge
 from somatlas.judges.registry import Judges
 from somatlas.prompts.prompt_set import PromptSet

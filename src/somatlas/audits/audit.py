@@ -20,10 +20,11 @@ from somatlas.audits.audit_table import audit_table
 from somatlas.audits.bench import Bench, Means, between, make_bench
 from somatlas.audits.checking import comparison_numbers, finding_rows, findings_of
 from somatlas.audits.kept_attempts import NONE, Kept, Place
+from somatlas.audits.measured_model import Measured, deciding_place
 from somatlas.audits.preparing import Prepared, check_alike, prepare
 from somatlas.audits.proving import ALL_KINDS, HARMFUL, prove
 from somatlas.audits.recognition import recognition
-from somatlas.audits.summing_up import Measured, deciding_place, model_numbers
+from somatlas.audits.summing_up import model_numbers
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.errors import InputError
 from somatlas.judges.registry import Judges

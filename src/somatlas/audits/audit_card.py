@@ -15,7 +15,7 @@ from somatlas.audits.audit_words import (
     rank_text,
     ratio_text,
 )
-from somatlas.audits.summing_up import RANDOM
+from somatlas.audits.measured_model import RANDOM
 
 
 def card_rows(record: AuditRecord) -> list[list[str]]:

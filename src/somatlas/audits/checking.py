@@ -21,7 +21,7 @@ from somatlas.attacks.findings import (
     verdict,
 )
 from somatlas.audits.audit_record import plain
-from somatlas.audits.summing_up import (
+from somatlas.audits.measured_model import (
     GRADIENT,
     RANDOM,
     TRANSFER,
