@@ -29,8 +29,7 @@ def commands() -> None:
     """
 
 
-commands.add_section("Whole runs", WHOLE_RUNS)
-commands.add_section("Whole audits", AUDITS)
+commands.add_section("Whole runs", {**WHOLE_RUNS, **AUDITS})
 commands.add_section("Stages", STAGE_COMMANDS)
 commands.add_section("Reading and judging runs", READING)
 
