@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "somatlas"
 PLUMBING = ("arguments", "errors", "files", "plugins", "progress", "records")
 # A room may import what stands in a line above its own.
 ORDER = (
-    ("numerics",),
+    ("numerics", "fleet"),
     ("prompts", "directions", "ablation"),
     ("models",),
     ("representations",),

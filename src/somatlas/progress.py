@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -34,9 +35,27 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
+_caught: ContextVar[list[str] | None] = ContextVar("caught", default=None)
+
+
 def note(text: str) -> None:
     """One line beside the progress, for what must not pass unseen."""
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+    caught = _caught.get()
+    if caught is None:
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+    else:
+        caught.append(text)
+
+
+@contextmanager
+def notes_caught() -> Iterator[list[str]]:
+    """While active, notes go to the list: of a process whose screen nobody sees."""
+    notes: list[str] = []
+    token = _caught.set(notes)
+    try:
+        yield notes
+    finally:
+        _caught.reset(token)
 
 
 @contextmanager
