@@ -25,6 +25,7 @@ from somatlas.searches import (
     SubsetSpace,
     contenders,
     finished_trials,
+    in_lanes,
     open_storage,
     open_study,
     run_trials,
@@ -90,7 +91,7 @@ def search_rows(
             {},
         )
         lanes = trials.asking.lanes
-        whole, _ = timed(lambda: run_trials(study, space, trials, count, lanes=lanes))
+        whole, _ = timed(lambda: run_trials(study, space, in_lanes(trials, lanes), count))
         winner, outcome = contenders(finished_trials(study, space))[0]
     print(f"search: {winner}, ASR {outcome.asr:.3f} on val", flush=True)
     as_good = median(compared().as_good)

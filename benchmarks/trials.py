@@ -18,7 +18,7 @@ from searching import PROMPTS, TOKENS, on_a_run, search_rows, trials_of
 from somatlas import Projection
 from somatlas.files import read_json
 from somatlas.judges import Verdict
-from somatlas.measures.layer_choice import RuleData, score_layers
+from somatlas.measures.layer_choice import RuleData, measured, opening_of, score_layers
 from somatlas.measures.layer_rule import (
     LayerScore,
     candidate_layers,
@@ -107,8 +107,9 @@ def _layers(
     harmful, harmless = map(texts, sides)
 
     def ours() -> dict[int, LayerScore]:
-        data = RuleData(lm, dict(zip(store.layers, single, strict=True)), sides, sides, {})
-        found = score_layers(data, layers, refusal_tokens=tokens, batch_size=128)
+        data = RuleData(dict(zip(store.layers, single, strict=True)), sides, sides, {})
+        opening = opening_of(lm, data, tokens, 0.0, 128)
+        found = score_layers(data, layers, opening, partial(measured, lm, 128))
         return {score.layer: score for score in found.scores}
 
     def paper(layer: int) -> float:

@@ -26,7 +26,7 @@ from somatlas.report.floors import floor_text, kmeans_text
 from somatlas.representations.extract import residual_stream
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import run_at
-from somatlas.runs.stages.ablate_stage import drift_of
+from somatlas.runs.stages.ablate_stage import kept_drift
 from somatlas.runs.stages.map_stage import map_stage
 from somatlas.runs.stages.search_stage import asking
 
@@ -69,7 +69,7 @@ def test_another_draw_changes_the_directions_and_not_sd(method: str, whole: Path
 def test_the_atlas_has_each_direction_alone_and_the_sides_with_their_drift(whole: Path) -> None:
     run, atlas = run_at(whole), read_json(whole / "atlas.json")
     directions = DirectionSet.load(whole / "directions.safetensors")
-    drift, knobs = drift_of(run), atlas["knobs"]
+    drift, knobs = kept_drift(run).on(run.lm, 128), atlas["knobs"]
     assert [cell["rank"] for cell in knobs["cells"]] == list(range(len(directions)))
     alone = Projection(directions.vectors[[2]])
     assert knobs["cells"][2]["kl"] == pytest.approx(drift.under(alone), rel=1e-4)

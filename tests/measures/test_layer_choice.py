@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,14 @@ import torch
 
 from somatlas import Projection
 from somatlas.measures import layer_rule
-from somatlas.measures.layer_choice import FEW, RuleData, score_layers
+from somatlas.measures.layer_choice import (
+    FEW,
+    LayerChoice,
+    RuleData,
+    measured,
+    opening_of,
+    score_layers,
+)
 from somatlas.measures.layer_effects import LayerEffect, layer_effects
 from somatlas.measures.layer_rule import (
     LayerScore,
@@ -66,7 +75,13 @@ def data(lm: LanguageModel, prompts: int = 12) -> RuleData:
     """Twelve candidates, each with a random direction."""
     directions = torch.randn(12, lm.d_model, generator=torch.Generator().manual_seed(1))
     sides = spread(VAL.harmful, prompts), spread(VAL.harmless, prompts)
-    return RuleData(lm, dict(enumerate(directions)), sides, sides, {})
+    return RuleData(dict(enumerate(directions)), sides, sides, {})
+
+
+def scored(lm: LanguageModel, given: RuleData, **how: Any) -> LayerChoice:
+    """All candidates scored on the model at hand."""
+    opening = opening_of(lm, given, TOKENS, 0.0, 128)
+    return score_layers(given, list(given.single), opening, partial(measured, lm, 128), **how)
 
 
 @pytest.mark.parametrize("gentle", [4, 0])
@@ -83,7 +98,7 @@ def test_the_choice_is_the_rules_and_only_rivals_are_scored_on_all(
     monkeypatch.setattr(
         layer_rule, "MAX_KL", (by_kl[gentle] + by_kl[gentle - 1]) / 2 * bool(gentle)
     )
-    found = score_layers(given, list(given.single), refusal_tokens=TOKENS)
+    found = scored(tiny, given)
     assert (found.layer, found.kl_below_limit) == best_layer(every)
     assert found.kl_below_limit == bool(gentle)
     whole = [score.layer for score in found.scores if score.n is None]
@@ -98,7 +113,7 @@ def test_the_choice_is_the_rules_and_only_rivals_are_scored_on_all(
 
 def test_few_prompts_are_all_used(tiny: LanguageModel) -> None:
     given = data(tiny, prompts=4)
-    found = score_layers(given, list(given.single), refusal_tokens=TOKENS)
+    found = scored(tiny, given)
     assert {score.n for score in found.scores} == {None}
 
 
@@ -108,13 +123,11 @@ def test_an_interrupted_choice_goes_on_and_ends_alike(tiny: LanguageModel) -> No
     def keep(found: Mapping[int, LayerEffect]) -> None:
         kept.append({i: LayerEffect([*e.refusal], [*e.kl]) for i, e in found.items()})
 
-    whole = score_layers(given, list(given.single), refusal_tokens=TOKENS, keep=keep)
+    whole = scored(tiny, given, keep=keep)
     for known in (kept[4], kept[11], kept[-1]):
         left = len(kept) - 1 - kept.index(known)
         again: list[Mapping[int, LayerEffect]] = []
-        found = score_layers(
-            given, list(given.single), refusal_tokens=TOKENS, known=known, keep=again.append
-        )
+        found = scored(tiny, given, known=known, keep=again.append)
         assert len(again) == left
         assert found.layer == whole.layer
         for one, other in zip(found.scores, whole.scores, strict=True):

@@ -1,10 +1,8 @@
-"""The search over subsets: its space, its budget, its memory, its workers."""
+"""The search over subsets: its space, its budget, its memory."""
 
 from __future__ import annotations
 
 import random
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +11,6 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState
 
 from somatlas import InputError
 from somatlas.searches import (
@@ -23,6 +20,7 @@ from somatlas.searches import (
     SubsetSpace,
     contenders,
     finished_trials,
+    in_lanes,
     open_storage,
     open_study,
     pareto_front,
@@ -30,7 +28,7 @@ from somatlas.searches import (
     storage_url,
     within,
 )
-from somatlas.searches.study import agree_on_directions, claim, without_password
+from somatlas.searches.study import agree_on_directions, without_password
 from somatlas.searches.watch import RefusalWatch
 
 SPACE = SubsetSpace(candidates=8, k=3)
@@ -62,7 +60,7 @@ def run(
     path: Path, trials: int, seed: int = 0, space: SubsetSpace = SPACE, lanes: int = 1
 ) -> Ranks:
     study = study_in(path, seed, space)
-    run_trials(study, space, values, trials, lanes=lanes)
+    run_trials(study, space, in_lanes(values, lanes), trials)
     return contenders(finished_trials(study, space))[0][0]
 
 
@@ -149,42 +147,25 @@ def test_the_same_seed_gives_the_same_trials_and_another_others(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_neither_lanes_nor_workers_nor_who_is_faster_change_a_search(
-    tmp_path: Path, ordered: bool
-) -> None:
-    """Three workers of which one is slow, and lanes of several numbers: the same trials."""
+def test_lanes_do_not_change_a_search(tmp_path: Path, ordered: bool) -> None:
     space = SubsetSpace(8, 3, ordered)
-    thresholds: dict[str, dict[Ranks, float]] = {}
+    thresholds: dict[int, dict[Ranks, float]] = {}
 
-    def trials(name: str, *lanes: int) -> list[tuple[Ranks, Outcome]]:
+    def trials(lanes: int) -> list[tuple[Ranks, Outcome]]:
         def evaluate(points: Sequence[Ranks], threshold: float) -> list[Outcome]:
-            if threading.current_thread().name == "1":
-                time.sleep(0.05)
-            thresholds.setdefault(name, {}).update(dict.fromkeys(points, threshold))
+            thresholds.setdefault(lanes, {}).update(dict.fromkeys(points, threshold))
             return values(points, threshold)
 
-        def work(own: int) -> None:
-            storage = open_storage(storage_url(tmp_path / name))
-            sampler = SubsetSampler(space, 0, startup=4)
-            study = open_study(storage, "s", sampler, ["maximize"], {})
-            run_trials(study, space, evaluate, 14, lanes=own)
-
-        work_of = [
-            threading.Thread(target=work, args=(n,), name=str(i)) for i, n in enumerate(lanes)
-        ]
-        for thread in work_of:
-            thread.start()
-        for thread in work_of:
-            thread.join()
-        storage = open_storage(storage_url(tmp_path / name))
-        study = open_study(storage, "s", SubsetSampler(space, 0), ["maximize"], {})
+        storage = open_storage(storage_url(tmp_path / f"{lanes}"))
+        study = open_study(storage, "s", SubsetSampler(space, 0, startup=4), ["maximize"], {})
+        run_trials(study, space, in_lanes(evaluate, lanes), 14)
         return finished_trials(study, space)
 
-    alone = trials("alone", 4)
+    alone = trials(4)
     assert len(alone) == 14
-    for name, lanes in (("one", (1,)), ("three", (3,)), ("many", (9,)), ("shared", (1, 1, 2))):
-        assert trials(name, *lanes) == alone
-        assert thresholds[name] == thresholds["alone"]
+    for lanes in (1, 3, 9):
+        assert trials(lanes) == alone
+        assert thresholds[lanes] == thresholds[4]
 
 
 def test_the_places_of_a_search_are_those_that_it_gave_before_there_were_rounds(
@@ -231,7 +212,7 @@ def test_the_first_trials_are_random_and_their_number_is_no_share_of_the_budget(
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("stop_after", [1, 5, 7])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, stop_after: int, lanes: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stop_after: int, lanes: int
 ) -> None:
     run(tmp_path / "whole", trials=16, lanes=lanes)
     calls = 0
@@ -243,65 +224,24 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
             raise KeyboardInterrupt
         return values(points, threshold)
 
-    with monkeypatch.context() as patch:  # a process that is dead when the search goes on
-        patch.setattr("somatlas.searches.study._identity", lambda: _dead_process())
-        with pytest.raises(KeyboardInterrupt):
-            run_trials(study_in(tmp_path / "cut"), SPACE, interrupted, 16, lanes=lanes)
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(study_in(tmp_path / "cut"), SPACE, in_lanes(interrupted, lanes), 16)
     assert len(trials_of(tmp_path / "cut")) == min(stop_after * lanes, 16)
     run(tmp_path / "cut", trials=16, lanes=lanes)
     assert trials_of(tmp_path / "cut") == trials_of(tmp_path / "whole")
 
 
-def _dead_process() -> str:
-    import socket
+def test_a_second_command_on_one_study_stops_the_first_with_a_sentence(tmp_path: Path) -> None:
+    first = study_in(tmp_path / "s")
 
-    return f"{socket.gethostname()} 999999999 1.00"
+    def evaluate(points: Sequence[Ranks], threshold: float) -> list[Outcome]:
+        run(tmp_path / "s", trials=16)  # another process begins, and ends before this one tells
+        return values(points, threshold)
 
-
-def test_a_claim_beyond_the_budget_is_given_back(tmp_path: Path) -> None:
-    study = study_in(tmp_path / "s")
-    claimed = [claim(study, SPACE, 3) for _ in range(3)]
-    assert len({one.ranks for one in claimed if one is not None}) == 3
-    assert claim(study, SPACE, 3) is None
-    assert len(study.get_trials(states=(TrialState.RUNNING,))) == 3
-
-
-def test_of_two_claims_of_one_place_the_later_is_not_evaluated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second worker looked before the first's place was to be seen: it asks again."""
-    study = study_in(tmp_path / "s")
-    first = claim(study, SPACE, 8)
-    assert first is not None
-    sampler = study.sampler
-    asked = []
-
-    def blind(*args: object) -> dict[str, int]:
-        asked.append(args)
-        with monkeypatch.context() as patch:
-            if len(asked) == 1:
-                patch.setattr(study, "get_trials", lambda **_: [])
-            return SubsetSampler.sample_relative(sampler, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sampler, "sample_relative", blind)
-    second = claim(study, SPACE, 8)
-    assert len(asked) == 2
-    assert second is not None
-    assert (first.place, second.place) == (0, 1)
-    assert second.ranks != first.ranks
-
-
-def test_the_point_of_a_dead_worker_comes_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = study_in(tmp_path / "s")
-    with monkeypatch.context() as patch:
-        patch.setattr("somatlas.searches.study._identity", lambda: _dead_process())
-        lost = claim(study, SPACE, 8)
-    assert lost is not None
-    run_trials(study, SPACE, values, 8)
-    assert trials_of(tmp_path / "s")[0] == lost[1]
-    assert len(trials_of(tmp_path / "s")) == 8
+    with pytest.raises(InputError, match="is being searched by another command"):
+        run_trials(first, SPACE, evaluate, 16)
+    run(tmp_path / "whole", trials=16)
+    assert trials_of(tmp_path / "s") == trials_of(tmp_path / "whole")
 
 
 def test_a_clock_that_jumps_loses_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +303,9 @@ def test_contenders_are_the_best_whole_trials_ties_by_fewer_refusals() -> None:
     assert [ranks for ranks, _ in contenders(ROWS)] == [(4,), (1,), (0,), (3,)]
 
 
-def test_workers_whose_ranks_are_of_other_directions_do_not_share_a_study(tmp_path: Path) -> None:
+def test_a_study_whose_ranks_are_of_other_directions_is_not_gone_on_with(
+    tmp_path: Path,
+) -> None:
     study = open_study(
         open_storage(storage_url(tmp_path / "s.db")),
         "s",

@@ -291,7 +291,6 @@ def test_a_point_that_cannot_be_made_is_named_and_the_others_are_made(
         (("--over", "method=som,none"), ["setting 'method' cannot be 'none'"]),
         (("--over", "tasks=a"), ["changes nothing before the stage cost"]),
         (("--over", "k=1", "--ids", "1"), ["where --ids names the ranks"]),
-        (("--over", "k=1", "--part", "0/2"), ["--workers"]),
         (
             ("--over", "k=2-3", "--over", "method=sd"),
             ["2 things are wrong", "method 'sd' makes one direction"],

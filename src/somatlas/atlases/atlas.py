@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from somatlas.ablation import Projection
-from somatlas.atlases.controls import controls
+from somatlas.atlases.controls import contrast, knobs
 from somatlas.atlases.described import described
 from somatlas.atlases.over_k import geometry_at, in_one_frame, relations
 from somatlas.atlases.plane import plane
@@ -30,32 +30,41 @@ def atlas_of(subject: Subject) -> Atlas:
 
     What cannot be had of so few prompts is named in `missing`, for its reason.
     """
+    return assembled(subject.layer, [make(subject) for make in SECTIONS.values()])
+
+
+def assembled(layer: int, sections: Iterable[Mapping[str, Any]]) -> Atlas:
+    """The atlas of what its sections give."""
+    return Atlas(layer=layer, **{name: value for one in sections for name, value in one.items()})
+
+
+def _of_steps(subject: Subject) -> dict[str, Any]:
+    steps = _steps(subject)
+    return {"steps": steps, "relations": relations(steps)}
+
+
+def _stability(subject: Subject) -> dict[str, Any]:
+    try:
+        return {"stability": steadiness(subject)}
+    except InputError as error:  # as where a sample of few prompts is smaller than the map
+        return {"stability": None, "missing": {"stability": str(error)}}
+
+
+def _directions(subject: Subject) -> dict[str, Any]:
+    """The directions as they lie, and the map where there is one."""
     vectors = subject.directions.vectors.double().numpy()
     single = subject.single.double().numpy()
     axes = subject.methods(subject.method).makes_axes  # without length: drawn as long as SD
     drawn = unit_rows(vectors) * np.linalg.norm(single) if axes else vectors
-    steps = _steps(subject)
-    stability, missing = None, {}
-    try:
-        stability = steadiness(subject)
-    except InputError as error:  # as where a sample of few prompts is smaller than the map
-        missing["stability"] = str(error)
-    content: Mapping[str, Any] = {
-        "layer": subject.layer,
+    return {
         "cosines": np.round(cosine_matrix(vectors), 4).tolist(),
         "cosines_with_single": np.round(cosine_matrix([*vectors, single])[-1, :-1], 4).tolist(),
         "plane": {
             **plane(subject.harmful, subject.harmless, drawn, single),
             "to_scale": not axes,
         },
-        "steps": steps,
-        "relations": relations(steps),
-        "stability": stability,
-        "missing": missing,
-        **controls(subject),
+        **({} if subject.mapped is None else described(subject, subject.mapped)),
     }
-    of_map = {} if subject.mapped is None else described(subject, subject.mapped)
-    return Atlas(**content, **of_map)
 
 
 def _steps(subject: Subject) -> list[dict[str, Any]]:
@@ -90,3 +99,13 @@ def _steps(subject: Subject) -> list[dict[str, Any]]:
             steps.append({**step, **geometry_at(*clouds[-1])})
             advance(1)
     return [step | places for step, places in zip(steps, in_one_frame(clouds), strict=True)]
+
+
+# What makes which fields of the record, each by itself; those that take longest first.
+SECTIONS: Mapping[str, Callable[[Subject], dict[str, Any]]] = {
+    "knobs": knobs,
+    "steps": _of_steps,
+    "stability": _stability,
+    "contrast": contrast,
+    "directions": _directions,
+}

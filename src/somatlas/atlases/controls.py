@@ -33,29 +33,45 @@ _KINDS = {
 Floats = NDArray[np.float64]
 
 
-def controls(subject: Subject) -> dict[str, Any]:
-    """What an atlas has under `contrast` and `knobs`."""
+def contrast(subject: Subject) -> dict[str, Any]:
+    """What an atlas has under `contrast`: SD of each harmless side ablated."""
     sides, missing = _sides(subject)
     vectors = [_single(subject, side) for side in sides]
     arms = [Projection(vector[None]) for vector in vectors]
-    count = min(subject.candidates, len(subject.directions))
-    each = subject.directions.vectors
-    cells = [Projection(each[[rank]]) for rank in range(count) if count > 1]
-    alone = [Projection(subject.contrast.single[None]), *cells] if cells else []
+    kinds = tuple(_KINDS)
+    refused, kl, how = _measured("harmless sides", subject, arms, kinds, _ARM_PROMPTS)
+    found = _contrast(sides, vectors, refused, kl, missing, subject.seed)
+    return {"contrast": {**how, **found}}
+
+
+def knobs(subject: Subject) -> dict[str, Any]:
+    """What an atlas has under `knobs`: SD, and each direction alone, ablated."""
+    count, each = min(subject.candidates, len(subject.directions)), subject.directions.vectors
+    if count < 2:
+        return {"knobs": None}
+    cells = [Projection(each[[rank]]) for rank in range(count)]
+    alone = [Projection(subject.contrast.single[None]), *cells]
     kinds = ("harmful", "borderline")
-    with progress("controls", len(_KINDS) + len(kinds) + len(arms) + len(alone)) as advance:
-        of_arms = _refused(subject, arms, tuple(_KINDS), _ARM_PROMPTS, advance)
-        of_cells = _refused(subject, alone, kinds, _CELL_PROMPTS, advance)
+    refused, kl, how = _measured("knobs", subject, alone, kinds, _CELL_PROMPTS)
+    return {"knobs": {**how, **_knobs(refused, kl, subject.seed)}}
+
+
+def _measured(
+    label: str,
+    subject: Subject,
+    projections: Sequence[Projection],
+    kinds: Sequence[str],
+    count: int,
+) -> tuple[dict[str, Floats], list[float], dict[str, int]]:
+    """Refusals of each kind (`_refused`), KL of each ablation, and how both were measured."""
+    with progress(label, len(kinds) + len(projections)) as advance:
+        refused = _refused(subject, projections, kinds, count, advance)
         drift, kl = subject.drift.sample(_DRIFT_REPLIES), []
-        for projection in (*arms, *alone):
+        for projection in projections:
             kl.append(drift.under(projection))
             advance(1)
     how = {"tokens": subject.asking.refusal_tokens, "kl_replies": len(drift.prompts)}
-    seed = subject.seed
-    return {
-        "contrast": {**how, **_contrast(sides, vectors, of_arms, kl, missing, seed)},
-        "knobs": {**how, **_knobs(of_cells, kl[len(arms) :], seed)} if cells else None,
-    }
+    return refused, kl, how
 
 
 def _refused(

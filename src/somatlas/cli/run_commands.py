@@ -49,7 +49,10 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     run = open_run(given(flags), config, from_environment())
     check_exports(exports)
     check_inputs(run, stages)
-    worked = pipeline.carry_out(run, stages, say, announce)
+    try:
+        worked = pipeline.carry_out(run, stages, say, announce)
+    finally:
+        run.dismiss()
     page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
     if page is not None:
         click.echo(f"report: {page}")

@@ -46,15 +46,33 @@ class ReplyStore:
         key : plain JSON values: everything but the prompts that decides the replies. make : is
         given where it keeps replies as they come, and finds those of an interrupted call.
         """
-        content = json.dumps([key, list(prompts)], sort_keys=True)
-        path = self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
-        if path.exists():
-            return [Reply(row["reply"], ended=row["ended"]) for row in read_jsonl(path)]
-        kept = KeptReplies(path.with_suffix(".growing.jsonl"))
-        replies = make(kept)
-        write_jsonl(path, ({"reply": reply, "ended": reply.ended} for reply in replies))
-        kept.drop()
+        replies = self.find(key, prompts)
+        if replies is None:
+            kept = self.growing(key, prompts)
+            replies = make(kept)
+            self.put(key, prompts, replies)
+            kept.drop()
         return replies
+
+    def find(self, key: dict[str, Any], prompts: Sequence[str]) -> list[Reply] | None:
+        """What is kept under the key for the prompts, None where that is not whole."""
+        path = self._path(key, prompts)
+        if not path.exists():
+            return None
+        return [Reply(row["reply"], ended=row["ended"]) for row in read_jsonl(path)]
+
+    def growing(self, key: dict[str, Any], prompts: Sequence[str]) -> KeptReplies:
+        """Where some of them are kept until all are there."""
+        return KeptReplies(self._path(key, prompts).with_suffix(".growing.jsonl"))
+
+    def put(self, key: dict[str, Any], prompts: Sequence[str], replies: Sequence[Reply]) -> None:
+        """Keep all of them."""
+        rows = ({"reply": reply, "ended": reply.ended} for reply in replies)
+        write_jsonl(self._path(key, prompts), rows)
+
+    def _path(self, key: dict[str, Any], prompts: Sequence[str]) -> Path:
+        content = json.dumps([key, list(prompts)], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.jsonl"
 
 
 class ServedReplies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from somatlas.ablation import Projection
 from somatlas.completions.cache import ReplyStore, model_key
@@ -96,6 +97,39 @@ class Generator:
 
         return replies
 
+    def key(
+        self, lm: LanguageModel, projection: Projection | None, prompts: Sequence[str]
+    ) -> dict[str, Any]:
+        """What decides the replies, as `ReplyStore` is told."""
+        key = {**model_key(lm, projection, prompts), "tokens": self.tokens}
+        if self.sampling is not None:
+            key["sampling"] = asdict(self.sampling)
+        return key
+
+    def make(
+        self,
+        lm: LanguageModel,
+        projection: Projection | None,
+        prompts: Sequence[str],
+        advance: Advance = ignore,
+        *,
+        kept: KeptReplies | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> list[Reply]:
+        """The replies, whatever the store has. samples : see `Sampling.uniforms`."""
+        with lm.ablate(projection):
+            return generate(
+                lm,
+                prompts,
+                max_new_tokens=self.tokens,
+                batch_size=self.batch_size,
+                sampling=self.sampling,
+                samples=samples,
+                advance=advance,
+                done=None if kept is None else kept.known(),
+                keep=None if kept is None else kept.keep,
+            )
+
     def _replies(
         self,
         lm: LanguageModel,
@@ -104,26 +138,18 @@ class Generator:
         advance: Advance,
     ) -> list[Parted]:
         def make(kept: KeptReplies | None) -> list[Reply]:
-            with lm.ablate(projection):
-                return generate(
-                    lm,
-                    prompts,
-                    max_new_tokens=self.tokens,
-                    batch_size=self.batch_size,
-                    sampling=self.sampling,
-                    advance=advance,
-                    done=None if kept is None else kept.known(),
-                    keep=None if kept is None else kept.keep,
-                )
+            return self.make(lm, projection, prompts, advance, kept=kept)
 
         if self.store is None:
             replies = make(None)
         else:
-            key = {**model_key(lm, projection, prompts), "tokens": self.tokens}
-            if self.sampling is not None:
-                key["sampling"] = asdict(self.sampling)
-            replies = self.store.get(key, prompts, make)
-        opened = lm.opens_reasoning(prompts[0])
-        return [
-            lm.part_reasoning(reply, opened=opened)._replace(ended=reply.ended) for reply in replies
-        ]
+            replies = self.store.get(self.key(lm, projection, prompts), prompts, make)
+        return parted(lm, prompts[0], replies)
+
+
+def parted(lm: LanguageModel, prompt: str, replies: Sequence[Reply]) -> list[Parted]:
+    """Replies' reasoning and answers. prompt : one of those that they are to."""
+    opened = lm.opens_reasoning(prompt)
+    return [
+        lm.part_reasoning(reply, opened=opened)._replace(ended=reply.ended) for reply in replies
+    ]

@@ -60,25 +60,33 @@ class Measure:
         }
 
 
-def reply_measures(
-    lm: LanguageModel, replies: Mapping[str, Sequence[Sequence[str]]]
-) -> list[Measure]:
+@dataclass(frozen=True)
+class Extent:
+    """Of a reply: how many tokens it has, and the share of its 4-grams that repeat."""
+
+    tokens: int
+    repetition: float
+
+
+def extents_of(lm: LanguageModel, replies: Sequence[str]) -> list[Extent]:
+    """The extent of each reply."""
+    rows = [lm.text_ids(reply) for reply in replies]
+    return [Extent(len(ids), repetition(ids)) for ids in rows]
+
+
+def reply_measures(extents: Mapping[str, Sequence[Sequence[Extent]]]) -> list[Measure]:
     """Tokens of a reply, and the share of its 4-grams that repeat: means over a prompt's replies.
 
-    replies : of each condition, the replies to each prompt. A prompt is the unit, since the replies
-    to one are no independent evidence.
+    extents : of each condition, those of the replies to each prompt. A prompt is the unit, since
+    the replies to one are no independent evidence.
     """
-    ids = {
-        c: [[lm.text_ids(text) for text in texts] for texts in prompts]
-        for c, prompts in replies.items()
-    }
 
-    def means(of: Callable[[list[int]], float]) -> dict[str, list[float]]:
-        return {c: [fmean(map(of, rows)) for rows in prompts] for c, prompts in ids.items()}
+    def means(of: Callable[[Extent], float]) -> dict[str, list[float]]:
+        return {c: [fmean(map(of, rows)) for rows in prompts] for c, prompts in extents.items()}
 
     return [
-        Measure("reply length", "tokens", means(len)),
-        Measure("repetition", "share", means(repetition)),
+        Measure("reply length", "tokens", means(lambda one: one.tokens)),
+        Measure("repetition", "share", means(lambda one: one.repetition)),
     ]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from somatlas.ablation import Projection
 from somatlas.completions.completion import Completion
@@ -45,25 +45,70 @@ class Effects(Record):
     leak: dict[str, float]
 
 
-def harmless_drift(
-    lm: LanguageModel,
-    base: Sequence[Completion],
-    *,
-    batch_size: int,
-    tokens: int = REPLY_TOKENS,
-    name_systems: bool = False,
-) -> Drift:
-    """Drift on the first tokens of the unchanged model's own replies to harmless test prompts.
+@dataclass(frozen=True)
+class KeptDrift:
+    """What drift is measured on: harmless prompts, the unchanged model's replies, how many tokens
+    of each count, and the system prompt they were made under, None for the model's own."""
 
-    base : its completions. Of several replies to a prompt the first counts, under the system
-    prompt it was made with, where they are named.
+    prompts: list[str]
+    replies: list[str]
+    tokens: int
+    system: str | None = None
+
+    @classmethod
+    def of(
+        cls, base: Sequence[Completion], tokens: int = REPLY_TOKENS, *, name_systems: bool = False
+    ) -> Self:
+        """Of the unchanged model's completions.
+
+        Of several replies to a prompt the first counts, under the system prompt it was made with,
+        where they are named.
+        """
+        own = [c for c in base if c.kind == "harmless"]
+        own = [c for c in own if (c.system, c.sample) == (own[0].system, 0)]
+        own = spread(own, _DRIFT_PROMPTS)
+        system = own[0].system if name_systems and own else None
+        return cls([c.prompt for c in own], [c.reply for c in own], tokens, system)
+
+    def on(self, lm: LanguageModel, batch_size: int) -> Drift:
+        """The same with a model at hand."""
+        if self.system is not None:
+            lm = replace(lm, system=self.system)
+        return Drift(lm, self.prompts, self.replies, batch_size, self.tokens)
+
+
+@dataclass(frozen=True)
+class ConditionEffect:
+    """What one condition does: KL of each reply over its first 16 and 32 tokens, and the leak.
+
+    counts : tokens and shorter replies, for 16 and for 32 tokens. replies : how many there are.
     """
-    own = [c for c in base if c.kind == "harmless"]
-    own = [c for c in own if (c.system, c.sample) == (own[0].system, 0)]
-    own = spread(own, _DRIFT_PROMPTS)
-    if name_systems and own:
-        lm = replace(lm, system=own[0].system)
-    return Drift(lm, [c.prompt for c in own], [c.reply for c in own], batch_size, tokens)
+
+    first: list[float]
+    more: list[float]
+    leak: float
+    counts: tuple[tuple[int, int], tuple[int, int]]
+    replies: int
+
+
+def condition_effect(
+    lm: LanguageModel,
+    projection: Projection | None,
+    drift: Drift,
+    prompts: Sequence[str],
+    batch_size: int,
+) -> ConditionEffect:
+    """Measure one condition. drift : over 32 tokens. prompts : harmful ones, for the leak."""
+    lengths = (REPLY_TOKENS, MORE_REPLY_TOKENS)
+    kl: dict[int, list[float]] = {tokens: [] for tokens in lengths}
+    back = 0.0
+    if projection is not None:
+        kl = drift.over_tokens(projection, *lengths)
+        back = leak(lm, prompts, projection, batch_size)
+    first, more = ((drift.n_tokens(tokens), drift.n_shorter(tokens)) for tokens in lengths)
+    return ConditionEffect(
+        kl[REPLY_TOKENS], kl[MORE_REPLY_TOKENS], back, (first, more), len(drift.prompts)
+    )
 
 
 def effects(
@@ -72,37 +117,38 @@ def effects(
     drift: Drift,
     harmful: Sequence[Prompt],
     *,
-    ranks: Sequence[int] = (),
     batch_size: int = 128,
 ) -> Effects:
     """Measure every condition. drift : over 32 tokens. harmful : test prompts that leaks are
     measured on."""
-    nothing: dict[int, list[float]] = {REPLY_TOKENS: [], MORE_REPLY_TOKENS: []}
-    by_reply = {
-        name: nothing if p is None else drift.over_tokens(p, REPLY_TOKENS, MORE_REPLY_TOKENS)
-        for name, p in projections.items()
-    }
-    first, more = (
-        {name: values[tokens] for name, values in by_reply.items()}
-        for tokens in (REPLY_TOKENS, MORE_REPLY_TOKENS)
-    )
     prompts = texts(harmful)
+    return effects_of(
+        {
+            name: condition_effect(lm, projection, drift, prompts, batch_size)
+            for name, projection in projections.items()
+        }
+    )
+
+
+def effects_of(found: Mapping[str, ConditionEffect], ranks: Sequence[int] = ()) -> Effects:
+    """The record of what every condition does. ranks : that MD ablates."""
+    first = {name: one.first for name, one in found.items()}
+    more = {name: one.more for name, one in found.items()}
+    alike = next(iter(found.values()))
+    (tokens, shorter), (tokens_32, shorter_32) = alike.counts
     return Effects(
         ranks=list(ranks),
-        conditions={name: title(name) for name in projections},
+        conditions={name: title(name) for name in found},
         kl=_means(first),
         kl_by_reply=first,
-        kl_tokens=drift.n_tokens(REPLY_TOKENS),
-        kl_shorter=drift.n_shorter(REPLY_TOKENS),
+        kl_tokens=tokens,
+        kl_shorter=shorter,
         kl_32=_means(more),
         kl_32_by_reply=more,
-        kl_32_tokens=drift.n_tokens(MORE_REPLY_TOKENS),
-        kl_32_shorter=drift.n_shorter(MORE_REPLY_TOKENS),
-        kl_replies=len(drift.prompts),
-        leak={
-            name: 0.0 if p is None else leak(lm, prompts, p, batch_size)
-            for name, p in projections.items()
-        },
+        kl_32_tokens=tokens_32,
+        kl_32_shorter=shorter_32,
+        kl_replies=alike.replies,
+        leak={name: one.leak for name, one in found.items()},
     )
 
 

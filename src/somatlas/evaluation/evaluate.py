@@ -13,7 +13,7 @@ from somatlas.completions.completion import Completion
 from somatlas.completions.make import Generator, asked, completions
 from somatlas.errors import InputError
 from somatlas.evaluation.conditions import Edit, as_projections
-from somatlas.evaluation.effects import Effects, effects, harmless_drift
+from somatlas.evaluation.effects import Effects, KeptDrift, effects
 from somatlas.evaluation.evaluation import Evaluation, summarised
 from somatlas.evaluation.table import evaluation_table
 from somatlas.evaluation.verdicts import VerdictRow, judged
@@ -107,7 +107,7 @@ def evaluate(
     with progress("replies", len(wanted) * len(projections)) as advance:
         for name, projection in projections.items():
             replies[name] = completions(wanted, generator.under(projection, advance))
-    drift = harmless_drift(lm, replies["base"], batch_size=batch_size, tokens=MORE_REPLY_TOKENS)
+    drift = KeptDrift.of(replies["base"], MORE_REPLY_TOKENS).on(lm, batch_size)
     found = effects(lm, projections, drift, prompts.harmful, batch_size=batch_size)
     rows = judged(lm, replies, judges, shows=shows, tokens=tokens, max_missing=max_missing)
     records = {judge.name: dict(judge.record) for judge in judges}

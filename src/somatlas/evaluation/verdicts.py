@@ -75,6 +75,38 @@ def by_condition(rows: Iterable[VerdictRow]) -> dict[str, list[VerdictRow]]:
     return sides
 
 
+@dataclass(frozen=True)
+class Said:
+    """What was said to a prompt. harmful : whether the prompt is, so that a judge is asked whether
+    it is an answer; of others it is asked for refusals alone (`refusal_judge`)."""
+
+    prompt: str
+    text: str
+    harmful: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Of a reply's text: see `VerdictRow`."""
+
+    shown_within: int | None
+    repetition: float
+
+
+def replies_of(every: Sequence[Completion]) -> list[Said]:
+    """The replies of completions."""
+    return [Said(one.prompt, one.reply, one.kind == "harmful") for one in every]
+
+
+def thoughts_of(every: Sequence[Completion]) -> dict[int, Said]:
+    """What was thought aloud, by the place of the completion."""
+    return {
+        place: Said(one.prompt, one.reasoning, one.kind == "harmful")
+        for place, one in enumerate(every)
+        if one.reasoning
+    }
+
+
 def judged(
     lm: LanguageModel,
     completions: Mapping[str, Sequence[Completion]],
@@ -86,22 +118,52 @@ def judged(
 ) -> list[VerdictRow]:
     """Every condition's completions, judged by all of the judges; the first one's verdicts count.
 
-    Replies to harmful prompts are judged as answers, those to others as refusals or none
-    (`refusal_judge`): whether they make sense is not asked.
-
     shows : whether a text shows the behaviour. tokens : of a reply at most. max_missing : the share
     of replies that a judge may leave without a verdict; raises InputError for more.
     """
     every = [one for side in completions.values() for one in side]
-    found = []
+    found = {}
     with progress("judge", len(every) * len(judges)) as advance:
         for judge in judges:
-            found.append(_judgements(judge, every, [one.reply for one in every]))
-            check_missing(judge, found[-1], max_missing)
+            found[judge.name] = judgements_of(judge, replies_of(every))
+            check_missing(judge, found[judge.name], max_missing)
             advance(len(every))
-    thoughts = _thoughts(judges[0], every)
+    aloud = thoughts_of(every)
+    thoughts = dict(zip(aloud, judgements_of(judges[0], list(aloud.values())), strict=True))
+    readings = readings_of(lm, [one.reply for one in every], shows, tokens)
+    return verdict_rows(completions, found, thoughts, readings)
+
+
+def judgements_of(judge: Judge, said: Sequence[Said]) -> list[Judgement]:
+    """What a judge says of what was said to each prompt."""
+    found: dict[int, Judgement] = {}
+    for asked, harmful in ((judge, True), (refusal_judge(judge), False)):
+        rows = [i for i, one in enumerate(said) if one.harmful is harmful]
+        given = judgements(asked, [said[i].prompt for i in rows], [said[i].text for i in rows])
+        found |= dict(zip(rows, given, strict=True))
+    return [found[i] for i in range(len(said))]
+
+
+def readings_of(
+    lm: LanguageModel, replies: Sequence[str], shows: Callable[[str], bool], tokens: int
+) -> list[Reading]:
+    """What can be read off replies of so many tokens at most. shows : see `judged`."""
     within = [n for n in LATE if n <= tokens]
-    conditions = [name for name, side in completions.items() for _ in side]
+    return [
+        Reading(_shown_within(lm, reply, shows, within), round(repetition(lm.text_ids(reply)), 4))
+        for reply in replies
+    ]
+
+
+def verdict_rows(
+    completions: Mapping[str, Sequence[Completion]],
+    found: Mapping[str, Sequence[Judgement]],
+    thoughts: Mapping[int, Judgement],
+    readings: Sequence[Reading],
+) -> list[VerdictRow]:
+    """The rows of completions. found : of each judge by name, the first one first. thoughts : the
+    first one's of what was thought aloud, by place."""
+    every = [(condition, one) for condition, side in completions.items() for one in side]
     return [
         VerdictRow(
             condition=condition,
@@ -112,36 +174,16 @@ def judged(
             system=one.system,
             sample=one.sample,
             ended=one.ended,
-            judges={j.name: _plain(v) for j, v in zip(judges, given, strict=True)},
-            reasoning_verdict=thought,
-            shown_within=_shown_within(lm, one.reply, shows, within),
-            repetition=round(repetition(lm.text_ids(one.reply)), 4),
+            judges={name: _plain(v) for name, v in zip(found, given, strict=True)},
+            reasoning_verdict=thoughts[place].verdict.value if place in thoughts else None,
+            shown_within=read.shown_within,
+            repetition=read.repetition,
             prompt_id=one.prompt_id,
         )
-        for condition, one, thought, *given in zip(conditions, every, thoughts, *found, strict=True)
+        for place, ((condition, one), read, *given) in enumerate(
+            zip(every, readings, *found.values(), strict=True)
+        )
     ]
-
-
-def _thoughts(judge: Judge, every: Sequence[Completion]) -> list[str | None]:
-    """The judge's verdict on what each model thought aloud, None where it did not."""
-    rows = [i for i, one in enumerate(every) if one.reasoning]
-    verdicts: list[str | None] = [None] * len(every)
-    thinking = [every[i] for i in rows]
-    found = _judgements(judge, thinking, [one.reasoning for one in thinking])
-    for i, judgement in zip(rows, found, strict=True):
-        verdicts[i] = judgement.verdict.value
-    return verdicts
-
-
-def _judgements(judge: Judge, every: Sequence[Completion], said: Sequence[str]) -> list[Judgement]:
-    """What a judge says of what was said to each prompt: of harmful ones whether it is an answer,
-    of others whether it refuses."""
-    found: dict[int, Judgement] = {}
-    for asked, harmful in ((judge, True), (refusal_judge(judge), False)):
-        rows = [i for i, one in enumerate(every) if (one.kind == "harmful") is harmful]
-        given = judgements(asked, [every[i].prompt for i in rows], [said[i] for i in rows])
-        found |= dict(zip(rows, given, strict=True))
-    return [found[i] for i in range(len(every))]
 
 
 def _shown_within(

@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from somatlas.arguments import check_kind, check_whole, described
 from somatlas.errors import InputError
 from somatlas.judges.keyword import is_refusal
 from somatlas.judges.repetition import before_loop, echo, repetition
 from somatlas.judges.verdict import Judge, Judgement, Verdict, check_judge, judgements, settled_by
-from somatlas.models.reply import Reply
 from somatlas.numerics.statistics import quantile
 from somatlas.prompts.prompt_set import Prompt
 
@@ -42,18 +41,6 @@ _TOPIC_SHARE = 0.9  # and of the topic: some of its answers are about nothing
 _ECHO_SHARE = 0.9  # of the 4-grams of a reply that says the request over again stand in it
 _FEWEST_TOKENS = 8  # before a loop, that can be an answer
 _STRANGERS = 2  # other prompts that a reply is tried behind
-
-
-class GrowingReplies(Protocol):
-    """Replies of an interrupted call by the place of their prompt, and where more are kept."""
-
-    def known(self) -> Mapping[int, Reply]: ...
-
-    def keep(self, places: Sequence[int], replies: Sequence[Reply]) -> None: ...
-
-
-# Given what makes the model's own replies, gives them: those that it has kept, or new ones.
-Keeping = Callable[[Callable[[GrowingReplies | None], list[Reply]]], list[Reply]]
 
 
 @dataclass(frozen=True)
@@ -155,7 +142,6 @@ class CoherenceCheck:
         strangers: Sequence[str | Prompt] = (),
         tokens: int = 64,
         batch_size: int = 16,
-        keeping: Keeping | None = None,
     ) -> Self:
         """The check calibrated on the replies that the unchanged model makes here, as it is.
 
@@ -163,7 +149,6 @@ class CoherenceCheck:
         prompts of the kind that is to be judged, of which a reply is tried behind two; a run takes
         8 harmful ones of val. tokens : length of the replies, the same as of those to be judged (64
         as a test reply of a run). batch_size : prompts in a forward pass while replies are made.
-        keeping : gives the replies, kept or new, in place of making them each time.
 
         Raises InputError for fewer than 3 different prompts.
         """
@@ -176,17 +161,7 @@ class CoherenceCheck:
         prompts = _texts(harmless_prompts)
         _check_enough(prompts)
 
-        def make(kept: GrowingReplies | None) -> list[Reply]:
-            return generate(
-                lm,
-                prompts,
-                max_new_tokens=tokens,
-                batch_size=batch_size,
-                done=None if kept is None else kept.known(),
-                keep=None if kept is None else kept.keep,
-            )
-
-        replies = make(None) if keeping is None else keeping(make)
+        replies = generate(lm, prompts, max_new_tokens=tokens, batch_size=batch_size)
         opened = lm.opens_reasoning(prompts[0])
         answers = [lm.part_reasoning(reply, opened=opened).answer for reply in replies]
         return cls.calibrated(lm, prompts, answers, _texts(strangers))

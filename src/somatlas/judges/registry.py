@@ -19,7 +19,7 @@ from somatlas.errors import InputError
 from somatlas.judges import kinds
 from somatlas.judges.coherence import CoherenceCheck, Coherent
 from somatlas.judges.kind import Asked, JudgeKind
-from somatlas.judges.verdict import Judge, Judgement, Verdict
+from somatlas.judges.verdict import Described, Judge, Judgement, Verdict
 
 GROUP = "somatlas.judges"
 _NOTHING: dict[str, Any] = {}
@@ -63,6 +63,13 @@ def judge_forms() -> str:
     own = sorted(built_in_kinds().values(), key=lambda kind: (kind.argument is not None, kind.name))
     forms = [*(kind.form for kind in own), *sorted(_entries())]
     return f"{', '.join(forms[:-1])} or {forms[-1]}"
+
+
+def is_asked_by_driver(spec: str) -> bool:
+    """Whether a judge needs no model of a worker's and keeps what it was answered, as a server's:
+    one process asks it, so that no answer is paid for twice."""
+    kind = find_kind(spec)
+    return kind.keeps_answers and kind.tells_babble
 
 
 class Judges:
@@ -109,7 +116,7 @@ class Judges:
             kind.check(asked)
 
 
-def check_missing(judge: Judge, judgements: Sequence[Judgement], limit: float) -> None:
+def check_missing(judge: Described, judgements: Sequence[Judgement], limit: float) -> None:
     """Raise InputError where a judge left more than the allowed share without a verdict."""
     missing = sum(j.verdict is Verdict.MISSING for j in judgements)
     if missing > limit * len(judgements):

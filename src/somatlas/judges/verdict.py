@@ -35,12 +35,12 @@ class Judgement:
     reason: str | None = None
 
 
-class Judge(Protocol):
-    """Maps prompts and their replies to judgements, in order.
+class Described(Protocol):
+    """What is told of a judge.
 
     name : how files, tables and `agree` call it. record : what a reader must know to repeat it, as
     plain JSON values; `failures` in it, what went wrong and how often, is said where verdicts are
-    missing. A judge may have `is_settled` (`settled_by`) and `of_refusals` (`refusal_judge`) too.
+    missing.
     """
 
     @property
@@ -48,6 +48,13 @@ class Judge(Protocol):
 
     @property
     def record(self) -> dict[str, Any]: ...
+
+
+class Judge(Described, Protocol):
+    """Maps prompts and their replies to judgements, in order.
+
+    It may have `is_settled` (`settled_by`) and `of_refusals` (`refusal_judge`) too.
+    """
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]: ...
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,7 @@ from somatlas.measures.layer_rule import (
     rivals,
 )
 from somatlas.models.language_model import MODEL, LanguageModel
-from somatlas.progress import progress
+from somatlas.progress import Advance, progress
 from somatlas.prompts.prompt_set import Prompt, PromptSplit, check_split, spread, texts
 from somatlas.records import Record
 from somatlas.representations.sides import Representations
@@ -60,11 +61,43 @@ class RuleData:
     record : where all of it comes from.
     """
 
-    lm: LanguageModel
     single: Mapping[int, Tensor]
     val: tuple[list[Prompt], list[Prompt]]
     opening: tuple[list[Prompt], list[Prompt]]
     record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How the unchanged model begins its replies.
+
+    tokens : ids of the refusal tokens, and their texts. found_on : how many harmful prompts they
+    were found on; None where they were given. score : mean refusal score on the harmful val
+    prompts. harmless : (n, vocabulary) log p of the first token on the harmless ones.
+    """
+
+    tokens: list[int]
+    texts: list[str]
+    found_on: int | None
+    score: float
+    harmless: Tensor
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What layers are ablated on: some of the val prompts, the opening's `harmless` of those that
+    are harmless, and the mean difference (d,) of each layer."""
+
+    single: Mapping[int, Tensor]
+    harmful: list[str]
+    harmless: list[str]
+    tokens: list[int]
+    base_harmless: Tensor
+    epsilon: float
+
+
+# What the ablation of each of those layers does, in their order.
+Measure = Callable[[Ablated], Iterable[tuple[int, LayerEffect]]]
 
 
 def choose_layer(
@@ -107,12 +140,58 @@ def choose_layer(
         "train": [len(representations.harmful), len(representations.harmless)],
         "val": list(map(len, found[0])),
     }
+    data = RuleData(single, *found, record)
     return score_layers(
-        RuleData(lm, single, *found, record),
+        data,
         kept_candidates(candidates, lm.n_layers),
-        refusal_tokens=refusal_tokens,
+        opening_of(lm, data, refusal_tokens, epsilon, batch_size),
+        partial(measured, lm, batch_size),
         epsilon=epsilon,
+    )
+
+
+def opening_of(
+    lm: LanguageModel,
+    data: RuleData,
+    refusal_tokens: Sequence[int] | None,
+    epsilon: float,
+    batch_size: int,
+) -> Opening:
+    """The opening of the unchanged model's replies; raises InputError where no refusal token is
+    found, or one of those given is not in the vocabulary."""
+    harmful, harmless = (
+        first_token_log_probabilities(lm, texts(side), batch_size) for side in data.opening
+    )
+    if refusal_tokens is None:
+        tokens = find_refusal_tokens(
+            harmful,
+            harmless,
+            [prompt.category for prompt in data.opening[0]],
+            decode=lambda token: str(lm.tokenizer.decode([token])),
+        )
+    else:
+        tokens = valid_tokens(refusal_tokens, harmful.shape[1])
+    n, m = map(len, data.val)
+    return Opening(
+        tokens,
+        [lm.tokenizer.decode([token]) for token in tokens],
+        None if refusal_tokens else len(harmful),
+        float(refusal_scores(harmful[:n], tokens, epsilon).mean()),
+        harmless[:m],
+    )
+
+
+def measured(lm: LanguageModel, batch_size: int, of: Ablated) -> Iterator[tuple[int, LayerEffect]]:
+    """What the ablation of layers does, on a model that is at hand."""
+    return layer_effects(
+        lm,
+        of.single,
+        of.harmful,
+        of.harmless,
+        refusal_tokens=of.tokens,
+        base_harmless=of.base_harmless,
         batch_size=batch_size,
+        epsilon=of.epsilon,
     )
 
 
@@ -145,51 +224,36 @@ def kept_candidates(layers: Sequence[int], n_layers: int) -> list[int]:
 def score_layers(
     data: RuleData,
     candidates: Sequence[int],
+    opening: Opening,
+    measure: Measure,
     *,
     chosen_by: str = "rule",
-    refusal_tokens: Sequence[int] | None = None,
     epsilon: float = 0.0,
-    batch_size: int = 128,
     known: Mapping[int, LayerEffect] | None = None,
     keep: Callable[[Mapping[int, LayerEffect]], None] = lambda _: None,
 ) -> LayerChoice:
     """Score every candidate, those whose KL rules them out on a few harmful prompts, and choose.
 
     known : effects of an interrupted call with the same data, which are not made again. keep : is
-    given all effects so far after each batch that is made.
+    given all effects so far after each that is made.
     """
-    lm = data.lm
-    base_harmful, base_harmless = (
-        first_token_log_probabilities(lm, texts(side), batch_size) for side in data.opening
-    )
-    if refusal_tokens is None:
-        tokens = find_refusal_tokens(
-            base_harmful,
-            base_harmless,
-            [prompt.category for prompt in data.opening[0]],
-            decode=lambda token: str(lm.tokenizer.decode([token])),
-        )
-    else:
-        tokens = valid_tokens(refusal_tokens, base_harmful.shape[1])
-    base_scores = refusal_scores(base_harmful[: len(data.val[0])], tokens, epsilon)
-
     found = {layer: deepcopy((known or {}).get(layer, LayerEffect())) for layer in candidates}
     few = spread(range(len(data.val[0])), FEW)
     rest = [place for place in range(len(data.val[0])) if place not in few]
 
-    def measure(layers: Sequence[int], harmful: Sequence[int], harmless: Sequence[int]) -> None:
-        """Add what the ablation of layers does to the prompts at those places of either side."""
-        effects = layer_effects(
-            lm,
+    def add(
+        layers: Sequence[int], harmful: Sequence[int], harmless: Sequence[int], advance: Advance
+    ) -> None:
+        """What the ablation of layers does to the prompts at those places of either side."""
+        of = Ablated(
             {layer: data.single[layer] for layer in layers},
             texts([data.val[0][place] for place in harmful]),
             texts([data.val[1][place] for place in harmless]),
-            refusal_tokens=tokens,
-            base_harmless=base_harmless[list(harmless)],
-            batch_size=batch_size,
-            epsilon=epsilon,
+            opening.tokens,
+            opening.harmless[list(harmless)],
+            epsilon,
         )
-        for layer, effect in effects:
+        for layer, effect in measure(of):
             found[layer].add(effect)
             keep(found)
             advance(1)
@@ -197,12 +261,12 @@ def score_layers(
     with progress("layers", len(candidates)) as advance:
         new = [layer for layer in candidates if not found[layer].kl]
         advance(len(candidates) - len(new))
-        measure(new, few, range(len(data.val[1])))
+        add(new, few, range(len(data.val[1])), advance)
     compared = rivals({layer: found[layer].score(layer).kl for layer in candidates})
     short = [layer for layer in compared if len(found[layer].refusal) < len(few) + len(rest)]
     if short:
         with progress("gentle layers", len(short)) as advance:
-            measure(short, rest, [])
+            add(short, rest, [], advance)
     scores = [
         found[layer].score(layer, None if layer in compared or not rest else len(few))
         for layer in candidates
@@ -213,11 +277,11 @@ def score_layers(
         chosen_by=chosen_by,
         kl_below_limit=gentle,
         refusal_tokens={
-            "ids": tokens,
-            "texts": [lm.tokenizer.decode([token]) for token in tokens],
-            "found_on": None if refusal_tokens else len(base_harmful),
+            "ids": opening.tokens,
+            "texts": opening.texts,
+            "found_on": opening.found_on,
         },
-        base_refusal_score=float(base_scores.mean()),
+        base_refusal_score=opening.score,
         data=dict(data.record),
         scores=scores,
     )

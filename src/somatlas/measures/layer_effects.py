@@ -31,6 +31,11 @@ class LayerEffect:
         return LayerScore(layer, float(np.mean(self.refusal)), float(np.mean(self.kl)), n)
 
 
+def layers_a_batch(prompts: int, batch_size: int) -> int:
+    """How many layers are measured in one batch, each on so many prompts."""
+    return max(1, batch_size // prompts)
+
+
 def layer_effects(
     lm: LanguageModel,
     directions: Mapping[int, Tensor],
@@ -48,7 +53,7 @@ def layer_effects(
     see `refusal_scores`.
     """
     prompts, first = [*harmful, *harmless], len(harmful)
-    layers, lanes = list(directions), max(1, batch_size // len(prompts))
+    layers, lanes = list(directions), layers_a_batch(len(prompts), batch_size)
     for start in range(0, len(layers), lanes):
         some = layers[start : start + lanes]
         rows = RowProjections([Projection(directions[layer][None]) for layer in some])

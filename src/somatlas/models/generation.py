@@ -35,6 +35,7 @@ def generate(
     ablations: RowProjections | None = None,
     watch: Watch | None = None,
     sampling: Sampling | None = None,
+    samples: Sequence[int] | None = None,
     advance: Advance = ignore,
     done: Mapping[int, Reply] | None = None,
     keep: Keep | None = None,
@@ -47,10 +48,10 @@ def generate(
     repetition penalties of its generation config are not used either way. ablations : reply
     g * len(prompts) + i is that to prompt i under ablation g, which must be in force. watch : rows
     that it names end where they are; where the model's cache is not one that rows can be taken out
-    of, it is not asked. `advance` is told the number of replies done. done : replies by row that
-    are there already, and are not made again; not with ablations. keep : told each batch's replies.
-    openings : token ids that the reply to each prompt is made to begin with; they are part of it,
-    beside max_new_tokens.
+    of, it is not asked. samples : see `Sampling.uniforms`. `advance` is told the number of replies
+    done. done : replies by row that are there already, and are not made again; not with ablations.
+    keep : told each batch's replies. openings : token ids that the reply to each prompt is made to
+    begin with; they are part of it, beside max_new_tokens.
     """
     known = done or {}
     empty = Reply("", ended=False)
@@ -59,7 +60,16 @@ def generate(
         replies[row] = reply
     advance(len(known))
     for rows, ids in _decoded(
-        lm, prompts, max_new_tokens, batch_size, ablations, watch, sampling, known, openings
+        lm,
+        prompts,
+        max_new_tokens,
+        batch_size,
+        ablations,
+        watch,
+        sampling,
+        samples,
+        known,
+        openings,
     ):
         given = [()] * len(rows) if openings is None else [openings[r % len(prompts)] for r in rows]
         whole = [[*opening, *own] for opening, own in zip(given, ids, strict=True)]
@@ -98,6 +108,7 @@ def _decoded(
     ablations: RowProjections | None = None,
     watch: Watch | None = None,
     sampling: Sampling | None = None,
+    samples: Sequence[int] | None = None,
     known: Collection[int] = (),
     openings: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[int], list[list[int]]]]:
@@ -107,7 +118,7 @@ def _decoded(
         return
     uniforms = None
     if sampling is not None:
-        uniforms = sampling.uniforms(prompts, max_new_tokens)
+        uniforms = sampling.uniforms(prompts, max_new_tokens, samples)
         uniforms = uniforms.repeat(1 if ablations is None else len(ablations), 1)
     wanted = [prompts[row] for row in asked]
     suffixes = None if openings is None else [openings[row % len(prompts)] for row in asked]

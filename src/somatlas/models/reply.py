@@ -19,3 +19,7 @@ class Reply(str):
         reply = super().__new__(cls, text)
         reply.ended = ended
         return reply
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, bool]]:
+        """What it is made of again in another process."""
+        return (str(self),), {"ended": self.ended}

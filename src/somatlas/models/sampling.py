@@ -24,9 +24,16 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
 
-    def uniforms(self, prompts: Sequence[str], tokens: int) -> Tensor:
-        """(prompts, tokens) numbers in [0, 1) that decide the draws of each prompt's reply."""
-        rows = [np.random.default_rng(e).random(tokens) for e in _entropies(prompts, self.seed)]
+    def uniforms(
+        self, prompts: Sequence[str], tokens: int, samples: Sequence[int] | None = None
+    ) -> Tensor:
+        """(prompts, tokens) numbers in [0, 1) that decide the draws of each prompt's reply.
+
+        samples : which of its prompt's replies each is; counted here if not given.
+        """
+        numbers = sample_numbers(prompts) if samples is None else samples
+        entropies = _entropies(prompts, numbers, self.seed)
+        rows = [np.random.default_rng(e).random(tokens) for e in entropies]
         return torch.from_numpy(np.array(rows).reshape(len(prompts), tokens))
 
     def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
@@ -42,16 +49,29 @@ class Sampling:
 
 def server_seeds(prompts: Sequence[str], seed: int) -> list[int]:
     """A seed for each prompt's reply, for a server that draws by itself: from 0 to 2^31 - 1."""
-    states = [np.random.SeedSequence(e).generate_state(1)[0] for e in _entropies(prompts, seed)]
+    entropies = _entropies(prompts, sample_numbers(prompts), seed)
+    states = [np.random.SeedSequence(entropy).generate_state(1)[0] for entropy in entropies]
     return [int(state) >> 1 for state in states]  # a sign bit is more than some servers take
 
 
-def _entropies(prompts: Sequence[str], seed: int) -> list[list[int]]:
-    """The seed, the sample's number and the prompt, as numbers, for each prompt's reply."""
+def sample_numbers(prompts: Sequence[str]) -> list[int]:
+    """How often each prompt stands before itself.
+
+    >>> sample_numbers(["a", "b", "a"])
+    [0, 0, 1]
+    """
     seen: Counter[str] = Counter()
-    rows = []
+    numbers = []
     for prompt in prompts:
-        words = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), dtype=np.uint32)
-        rows.append([seed, seen[prompt], *words.tolist()])
+        numbers.append(seen[prompt])
         seen[prompt] += 1
+    return numbers
+
+
+def _entropies(prompts: Sequence[str], samples: Sequence[int], seed: int) -> list[list[int]]:
+    """The seed, the sample's number and the prompt, as numbers, for each prompt's reply."""
+    rows = []
+    for prompt, sample in zip(prompts, samples, strict=True):
+        words = np.frombuffer(hashlib.sha256(prompt.encode()).digest(), dtype=np.uint32)
+        rows.append([seed, sample, *words.tolist()])
     return rows

@@ -18,7 +18,7 @@ from somatlas.directions.contract import Context, Contrast, DirectionMethod
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.directions.methods import make_method
 from somatlas.errors import InputError
-from somatlas.evaluation.effects import harmless_drift
+from somatlas.evaluation.effects import KeptDrift
 from somatlas.evaluation.evaluate import Result
 from somatlas.files import write_text
 from somatlas.models.language_model import MODEL, LanguageModel
@@ -112,7 +112,7 @@ def atlas(
         methods,
         projection.vectors.float(),
         Asking.by(judge, lm, tokens=result.tokens, lanes=lanes, batch_size=result.batch_size),
-        harmless_drift(lm, base, batch_size=result.batch_size),
+        KeptDrift.of(base).on(lm, result.batch_size),
         [v for v in result.verdicts if (v.kind, v.condition) == ("borderline", "base")],
         ranks=ranks if ranks is not None else range(len(projection.vectors)),
         own=ranks is not None,

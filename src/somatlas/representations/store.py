@@ -6,8 +6,7 @@
       positive-00000.safetensors       "vectors": (prompts of the shard, layers kept, d) float32
       ...
 
-A shard is written whole or not at all, so that an interrupted stage goes on with the next one, and
-several processes may share the work.
+A shard is written whole or not at all, so that an interrupted stage goes on with the next one.
 """
 
 from __future__ import annotations

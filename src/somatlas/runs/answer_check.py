@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from somatlas.completions.cache import ReplyStore, model_key
-from somatlas.completions.kept import KeptReplies
+from somatlas.fleet import Work
 from somatlas.judges import CoherenceCheck
-from somatlas.models.language_model import LanguageModel
-from somatlas.models.reply import Reply
-from somatlas.prompts import PromptSet
+from somatlas.progress import Advance, ignore
 from somatlas.prompts.prompt_set import Prompt, Split, spread, texts
+from somatlas.runs.dealt_replies import Wanted, dealt_replies
+from somatlas.runs.folder import Run
 
 _CALIBRATION_PROMPTS = 64  # harmless val prompts
 _FEWEST = 3  # val prompts of a side; with fewer those of train are taken too
 _STRANGERS = 8  # harmful val prompts that replies are tried behind, of which a reply needs two
 
 
-def answer_check(
-    lm: LanguageModel, prompts: PromptSet, store: ReplyStore, *, tokens: int, batch_size: int
-) -> CoherenceCheck:
-    """The check calibrated on the unchanged model's greedy replies to harmless val prompts.
+def check_record(run: Run) -> Mapping[str, Any] | None:
+    """What the run's check of answers is made of (`CoherenceCheck.record`), calibrated once for
+    search, test and atlas; None where the run wants none.
 
-    tokens : of a reply, as many as of a test's. Raises InputError where there are too few prompts.
+    It is calibrated on the unchanged model's greedy replies to harmless val prompts, as long as a
+    test's. Raises InputError where there are too few prompts.
     """
-    asked = texts(spread(_unseen(prompts.negative), _CALIBRATION_PROMPTS))
-    key = {**model_key(lm, None, asked), "tokens": tokens}
+    if run.config.coherence == "off":
+        return None
+    if run.check_record is None:
+        asked = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
+        wanted = Wanted(None, run.config.system, asked)
+        (said,) = dealt_replies(run, [wanted], None, ignore)
+        answers = [one.answer for one in said]
+        work = run.fleet.prepared(calibration_work, (asked, answers))
+        run.check_record = work.one(None)
+    return run.check_record
 
-    def keeping(make: Callable[[KeptReplies], list[Reply]]) -> list[Reply]:
-        return store.get(key, asked, make)
 
-    return CoherenceCheck.of_model(
-        lm,
-        asked,
-        strangers=spread(_unseen(prompts.positive), _STRANGERS),
-        tokens=tokens,
-        batch_size=batch_size,
-        keeping=keeping,
-    )
+def calibration_work(run: Run, of: tuple[list[str], list[str]]) -> Work[None, Mapping[str, Any]]:
+    """The record of the check that answers to prompts calibrate."""
+    prompts, answers = of
+    strangers = texts(spread(_unseen(run.prompts.positive), _STRANGERS))
+
+    def work(items: Sequence[None], _advance: Advance) -> list[Mapping[str, Any]]:
+        check = CoherenceCheck.calibrated(run.lm, prompts, answers, strangers)
+        return [check.record for _ in items]
+
+    return work
 
 
 def _unseen(side: Mapping[Split, Sequence[Prompt]]) -> Sequence[Prompt]:

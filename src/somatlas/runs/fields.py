@@ -346,18 +346,37 @@ class Fields(BaseModel):
     storage: str | None = of(
         None,
         None,
-        "database URL of the search, shared by many machines (default: in the run folder)",
+        "database URL that keeps the search's study (default: in the run folder)",
         form="URL",
     )
-    lanes: Count = of(None, 4, "trials of a round evaluated side by side in one batch")
-    workers: Count = of(None, 1, "processes that share represent and search, one per GPU")
-    part: tuple[int, Count] | None = of(
+    lanes: Count | None = of(
         None,
         None,
-        "only worker I's share of represent or search, of N (0 to N - 1)",
-        form="I/N",
-        parse=parsing.part,
-        check=parsing.part_of_whole,
+        "trials of a round evaluated side by side in one batch (default: 4, fewer where workers "
+        "would have none)",
+    )
+    workers: Count | None = of(
+        None,
+        None,
+        "processes that each hold the model and share every stage, a GPU each (default: this one, "
+        "or as many as the --ray cluster has room for)",
+    )
+    ray: str | None = of(
+        None,
+        None,
+        "Ray cluster that the workers run on: HOST:PORT or auto, or local for one of this machine",
+        form="ADDRESS",
+    )
+    gpus_per_worker: float | None = of(
+        None,
+        None,
+        "GPUs of each worker: 2 for a model that needs two, 0.5 for two models on one (default: 1 "
+        "where there are any)",
+        check=parsing.whole_or_share,
+        ge=0,
+    )
+    piece_timeout: float = of(
+        None, 3600.0, "seconds after which a worker that has not finished a piece is replaced", gt=0
     )
     batch_size: Count = of(
         None,

@@ -12,10 +12,9 @@ the search goes on from its finished trials, ablate from its finished conditions
 from __future__ import annotations
 
 import platform
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +22,11 @@ from typing import Any
 
 import tomli_w
 
-from somatlas.completions.cache import ReplyStore
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_text
+from somatlas.fleet import Fleet, Work
 from somatlas.judges import CoherenceCheck
+from somatlas.judges.coherence import check_from_record
 from somatlas.judges.registry import Judges
 from somatlas.measures.layer_choice import LayerChoice
 from somatlas.models.checkpoint import adapter_base
@@ -37,7 +37,6 @@ from somatlas.progress import note
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
-from somatlas.runs.answer_check import answer_check
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.setting_sources import read_config_file, read_run_settings
 from somatlas.runs.settings import (
@@ -46,6 +45,7 @@ from somatlas.runs.settings import (
     Config,
     Stage,
 )
+from somatlas.runs.workforce import device_of, leave, make_fleet, on_ray
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 
@@ -53,17 +53,37 @@ _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
 class Run:
     """One run: where it lives, what it was told, and, on first use, its prompts and its model."""
 
-    def __init__(self, config: Config, folder: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, folder: Path | None = None, *, keeps_files: bool = True
+    ) -> None:
         self.config = config
         self.folder = folder or run_folder(config)
+        self.keeps_files = keeps_files  # else it is a worker's, whose driver does
+        self.check_record: Mapping[str, Any] | None = None  # what `answer_check` is made of
+        self.answer_check: CoherenceCheck | None = None
 
     def settle(self) -> None:
         """Decide the precision that was left open, which decides the outcome, and say it."""
         if self.config.dtype == "auto":
             c = self.config
-            found = precision_of(c.model, c.device, c.trust_remote_code)
+            found = precision_of(c.model, device_of(c), c.trust_remote_code)
             note(f"dtype {found.dtype}: {found.reason}")
             self.config = c.model_copy(update={"dtype": found.dtype})
+
+    @cached_property
+    def fleet(self) -> Fleet[Run]:
+        """Who carries out the stages' work, and holds the model: this process, or workers."""
+        fleet = make_fleet(self)
+        if on_ray(self.config):  # else the model is checked when it is loaded
+            self.check_weights(fleet.prepared(weights_work, None).one(None))
+        return fleet
+
+    def dismiss(self) -> None:
+        """Let the fleet go; the next stage that needs one starts it anew."""
+        if "fleet" in vars(self):
+            vars(self).pop("fleet").close()
+        elif on_ray(self.config):
+            leave()
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -71,26 +91,28 @@ class Run:
         self.settle()
         lm = load_model(self.config.model, **model_arguments(self.config))
         for odd in lm.notes:
-            sys.stderr.write(f"{lm.name}: {odd}\n")
+            note(f"{lm.name}: {odd}")
         self.check_model(lm)
         return lm
 
     @cached_property
     def judges(self) -> Judges:
         """The judges, each loaded once: the search's stays for the test replies."""
-        return self.config.judges(self.path("judge_answers.jsonl"))
+        kept = self.path("judge_answers.jsonl") if self.keeps_files else None
+        return self.config.judges(kept)
+
+    def use_check(self, record: Mapping[str, Any] | None) -> None:
+        """Have the check of answers that a record tells of (`somatlas.runs.answer_check`), None for
+        none."""
+        if record is None:
+            self.answer_check = None
+        elif self.answer_check is None or self.answer_check.record != record:
+            self.answer_check = check_from_record(self.lm, record)
 
     @cached_property
-    def answer_check(self) -> CoherenceCheck | None:
-        """The check of answers, calibrated once for search, test and atlas; None where the run
-        wants none."""
-        c = self.config
-        if c.coherence == "off":
-            return None
-        store = ReplyStore(self.folder.parent / ".replies")
-        return answer_check(
-            self.lm, self.prompts, store, tokens=c.test_tokens, batch_size=c.batch_size
-        )
+    def shape(self) -> Shape:
+        """The model's, whoever holds it."""
+        return self.fleet.prepared(shape_work, None).one(None)
 
     @cached_property
     def all_prompts(self) -> PromptSet:
@@ -143,7 +165,7 @@ class Run:
         self._record(stage, {**whose, **own})
 
     def study_settings(self) -> dict[str, Any]:
-        """What decides a search's trials: workers that share a study must agree on it."""
+        """What decides a search's trials: what goes on with a study must agree on it."""
         free = self.config.redone | {"trials"}
         return {n: value for n, value in self.settings("search").items() if n not in free}
 
@@ -167,10 +189,9 @@ class Run:
         start = time.monotonic()
         work(self)
         seconds = round(time.monotonic() - start, 2)
-        if self.config.part is None:  # else others do the rest
-            own = {"settings": self.settings(stage)}
-            begun = own if again else self.stages.get(stage, own)
-            self._record(stage, {**begun, "seconds": seconds})
+        own = {"settings": self.settings(stage)}
+        begun = own if again else self.stages.get(stage, own)
+        self._record(stage, {**begun, "seconds": seconds})
         return True
 
     def is_asked_for(self, stage: Stage) -> bool:
@@ -243,21 +264,33 @@ class Run:
         """What the model's weights are, and what is odd about them, for stages.json."""
         return {
             "class": type(self.lm.model).__name__,
-            "weights": self._weights(self.lm),
+            "weights": self.weights,
             "unread": list(self.lm.unread),
             "notes": list(self.lm.notes),
         }
 
-    def _weights(self, lm: LanguageModel) -> str | None:
+    @property
+    def weights(self) -> str | None:
         """A digest of what a checkpoint's files hold; None where the weights are computed from
         several, and may differ in their last bits from one machine to the next."""
+        return self._weights_of(self.lm)
+
+    def _weights_of(self, lm: LanguageModel) -> str | None:
         stored = lm.folder is not None and adapter_base(self.config.model) is None
         return weights_digest(lm.model) if stored else None
 
     def check_model(self, lm: LanguageModel) -> None:
         """Raise InputError where the model's weights have changed under its name."""
-        was = self.stages.get("represent", {}).get("model", {}).get("weights")
-        if was is not None and was != self._weights(lm):
+        if self._recorded_weights() is not None:
+            self.check_weights(self._weights_of(lm))
+
+    def _recorded_weights(self) -> str | None:
+        found: str | None = self.stages.get("represent", {}).get("model", {}).get("weights")
+        return found
+
+    def check_weights(self, weights: str | None) -> None:
+        """Raise InputError where these are not the weights that the run was begun with."""
+        if self._recorded_weights() not in (None, weights):
             raise InputError(
                 f"{self.folder} was made with other weights than {self.config.model} has now: give "
                 "another --name, or remove that folder"
@@ -266,11 +299,30 @@ class Run:
     def record_config(self) -> None:
         """Write config.toml."""
         self.settle()
-        secret = {"storage", "part"}  # a URL may hold a password; a part is one worker's own
-        values = self.config.model_dump(mode="json", exclude_none=True, exclude=secret)
+        # A URL may hold a password; where a run is carried out is each command's own.
+        unkept = {"storage", "ray", "workers", "gpus_per_worker"}
+        values = self.config.model_dump(mode="json", exclude_none=True, exclude=unkept)
         versions = {name: version(name) for name in _RECORDED}
         record = {**values, "versions": {**versions, "python": platform.python_version()}}
         write_text(self.path("config.toml"), tomli_w.dumps(record))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """n_layers : L, the number of decoder blocks. d_model : d, the length of a vector."""
+
+    n_layers: int
+    d_model: int
+
+
+def weights_work(run: Run, _shared: None) -> Work[None, str | None]:
+    """The digest of the model's weights."""
+    return lambda items, _advance: [run.weights for _ in items]
+
+
+def shape_work(run: Run, _shared: None) -> Work[None, Shape]:
+    """The shape of the model."""
+    return lambda items, _advance: [Shape(run.lm.n_layers, run.lm.d_model) for _ in items]
 
 
 def prompt_sources(config: Config) -> Sources:

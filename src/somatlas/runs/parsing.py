@@ -69,14 +69,6 @@ def nested_pairs(text: str) -> dict[str, dict[str, Any]]:
     return parsed
 
 
-def part(text: str) -> list[str]:
-    """
-    >>> part("0/4")
-    ['0', '4']
-    """
-    return text.split("/")
-
-
 def known_layers(value: tuple[int, ...] | None) -> tuple[int, ...] | None:
     """
     >>> known_layers((7, 3, 7))
@@ -87,10 +79,10 @@ def known_layers(value: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if value is None else tuple(sorted(set(value)))
 
 
-def part_of_whole(value: tuple[int, int] | None) -> tuple[int, int] | None:
-    """I of N, with I below N."""
-    if value is not None and not 0 <= value[0] < value[1]:
-        raise ValueError("must be I/N with I from 0 to N - 1")
+def whole_or_share(value: float | None) -> float | None:
+    """A number of devices: a share of one, or several whole ones."""
+    if value is not None and value > 1 and value != int(value):
+        raise ValueError("must be a share of a GPU, as 0.5, or a whole number of them")
     return value
 
 

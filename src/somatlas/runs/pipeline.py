@@ -14,7 +14,6 @@ from somatlas.runs.stages.layers_stage import layers_stage
 from somatlas.runs.stages.map_stage import map_stage
 from somatlas.runs.stages.represent_stage import represent_stage
 from somatlas.runs.stages.search_stage import search_stage
-from somatlas.runs.workers import SHARED, share
 
 WORK: Mapping[Stage, Callable[[Run], None]] = {
     "represent": represent_stage,
@@ -41,8 +40,6 @@ def carry_out(
     worked = False
     for stage in stages:
         before(stage)
-        if run.config.workers > 1 and stage in SHARED and run.is_asked_for(stage):
-            share(run, stage)
         now = run.carry_out(stage, WORK[stage])
         worked |= now
         after(stage, now)

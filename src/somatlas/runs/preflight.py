@@ -22,6 +22,7 @@ from somatlas.runs.stages.ablate_stage import reply_server, system_prompts
 from somatlas.runs.stages.cost_stage import perplexity_text
 from somatlas.runs.stages.represent_stage import check_asked_layers, check_grid, check_position
 from somatlas.runs.stages.search_stage import check_storage
+from somatlas.runs.workforce import cluster_of, on_ray
 
 _WITHOUT_MODEL: tuple[Stage, ...] = ("map",)
 
@@ -50,10 +51,13 @@ def check_inputs(run: Run, stages: Sequence[Stage]) -> None:
 
 
 def _model(run: Run) -> None:
-    """The device, and the template with every system prompt that is put into it."""
+    """The device, or the cluster, and the template with every system prompt put into it."""
     c, problems = run.config, Problems()
     with problems.gathered():
-        check_device(c.device)
+        if not on_ray(c):
+            check_device(c.device)
+        else:
+            cluster_of(c)
     systems = [] if c.system is None else [c.system]
     if c.test_systems is not None:
         with problems.gathered():

@@ -24,10 +24,11 @@ from somatlas.judges import Verdict
 from somatlas.judges.registry import check_missing
 from somatlas.judges.verdict import judgements
 from somatlas.progress import progress
+from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 from somatlas.runs.resident import Resident
-from somatlas.runs.stages.ablate_stage import drift_of, harmful_replies
+from somatlas.runs.stages.ablate_stage import harmful_replies, kept_drift
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any
     """Measure sets and keep each once it is measured."""
     directions = Contents(run.folder).directions
     base = read_completions(run.path("completions/base.jsonl"))
+    run.use_check(check_record(run))
     judge = run.judges.get(run.config.judge, run.answer_check)
-    drift = drift_of(run)
+    drift = kept_drift(run).on(run.lm, run.config.batch_size)
     replies = sum(one.kind == "harmful" for one in base)
     with progress("remeasure", len(missing) * replies) as advance:
         for key, ranks in missing.items():

@@ -6,6 +6,7 @@ from somatlas.judges.registry import find_kind
 from somatlas.models.language_model import LanguageModel
 from somatlas.runs.folder import Run, model_arguments
 from somatlas.runs.settings import Config
+from somatlas.runs.workforce import on_ray, pass_on
 
 # No judge reads the settings of these stages, nor these of the search's.
 _BEFORE_JUDGES = ("represent", "layers", "map")
@@ -13,7 +14,8 @@ _UNJUDGED = {"name", "k", "candidates", "mode", "trials"}
 
 
 class Resident:
-    """The model and the judges that the last run loaded, for the next one where it may have them.
+    """The model and the judges that the last run loaded, for the next one where it may have them;
+    or the workers that hold them.
 
     One model is held at a time: runs that load it differently let go of it first.
     """
@@ -28,6 +30,9 @@ class Resident:
         if last is None:
             return
         run.settle()
+        if on_ray(run.config) and "fleet" in vars(last):
+            run.fleet = vars(last).pop("fleet")
+            pass_on(run.fleet, run)
         if self._model is not None:
             alike = last.config.model == run.config.model
             if alike and model_arguments(last.config) == model_arguments(run.config):
@@ -41,10 +46,15 @@ class Resident:
     def keep(self, run: Run) -> None:
         """Take what a run has loaded, and let it go there."""
         self._model = vars(run).pop("lm", self._model)
-        vars(run).pop("answer_check", None)  # which holds the model
+        run.answer_check = None  # which holds the model
         if self._run is not None and self._run is not run:
             vars(self._run).pop("judges", None)
         self._run = run
+
+    def dismiss(self) -> None:
+        """Let the last run's fleet go."""
+        if self._run is not None:
+            self._run.dismiss()
 
 
 def _judged_alike(first: Config, second: Config) -> bool:

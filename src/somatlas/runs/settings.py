@@ -204,6 +204,11 @@ class Config(_Model):
             )
         if self.reply_models and self.endpoint_url is None:
             raise ValueError("an endpoint needs its address: give --endpoint-url")
+        if self.gpus_per_worker is not None and self.ray is None and self.workers is None:
+            raise ValueError(
+                f"gpus_per_worker = {self.gpus_per_worker:g} has no meaning without workers: give "
+                "--workers or --ray"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,9 +1,10 @@
-"""Which directions to ablate together: the space of sets, who proposes, the shared study."""
+"""Which directions to ablate together: the space of sets, who proposes, the study."""
 
 from somatlas.searches.loop import (
     Outcome,
     contenders,
     finished_trials,
+    in_lanes,
     pareto_front,
     run_trials,
     within,
@@ -22,6 +23,7 @@ __all__ = [
     "SubsetSpace",
     "contenders",
     "finished_trials",
+    "in_lanes",
     "open_storage",
     "open_study",
     "pareto_front",

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from somatlas.errors import InputError
 from somatlas.progress import Advance, ignore
 from somatlas.searches.rounds import PLACE, first_of_round
 from somatlas.searches.space import Ranks, SubsetSpace
-from somatlas.searches.study import Claim, Mourner, claim, finished, heartbeats, held, round_size
+from somatlas.searches.study import finished, give_up_unfinished, round_size
 
 CONTENDERS = 4  # trials that are re-scored on prompts the search never saw
-_POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Outcome:
     pruned: bool = False
 
 
-# Ranks of the trials to evaluate side by side, and the ASR below which one may be ended.
-Evaluate = Callable[[Sequence[Ranks], float], Sequence[Outcome]]
+# Given points of one round and the ASR below which a trial may be ended: their outcomes, in order.
+Evaluate = Callable[[Sequence[Ranks], float], Iterable[Outcome]]
 
 
 def run_trials(
@@ -45,50 +44,62 @@ def run_trials(
     evaluate: Evaluate,
     trials: int,
     *,
-    lanes: int = 1,
     advance: Advance = ignore,
 ) -> None:
     """Run trials until `trials` of them, or all points of the space, are finished.
 
-    Other workers may do the same on the same study; this returns when the budget is met, by
-    whomever. lanes : trials claimed and evaluated together, at most as many as a round has.
+    Of each round all points are asked for at once; outcomes are told in their order, each as soon
+    as it is there. One process at a time may do this on a study: raises InputError where another
+    one has begun to.
     """
-    give_up_the_dead = Mourner(study)
-    shown = 0
-    while True:
-        give_up_the_dead()
-        done = min(len(finished(study)), trials)
-        advance(done - shown)
-        shown = done
-        claims: list[Claim] = []
-        while len(claims) < lanes and (one := claim(study, space, trials)) is not None:
-            claims.append(one)
-        if not claims:
-            if len(finished(study)) >= min(trials, space.size):
-                return
-            if len(held(study)) == len(finished(study)):
-                continue  # a trial was given up in between
-            time.sleep(_POLL_S)
-            continue
-        try:
-            before = first_of_round(claims[0].place, round_size(study))  # all are of one round
-            with heartbeats(study, [one.trial for one in claims]):
-                outcomes = evaluate(
-                    [one.ranks for one in claims], contenders_threshold(study, before)
-                )
-        except BaseException:  # whoever goes on, in this process too, takes them up first
-            for one in claims:
-                study.tell(one.trial, state=TrialState.FAIL, skip_if_finished=True)
-            raise
-        for (trial, *_), outcome in zip(claims, outcomes, strict=True):
-            for name, value in asdict(outcome).items():
-                trial.set_user_attr(name, value)
-            if outcome.pruned:
-                trial.report(outcome.asr, step=0)
-                study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-            else:
-                values = [outcome.asr] if outcome.kl is None else [outcome.asr, outcome.kl]
-                study.tell(trial, values[: len(study.directions)], skip_if_finished=True)
+    give_up_unfinished(study)
+    budget, size = min(trials, space.size), round_size(study)
+    done = min(len(finished(study)), budget)
+    advance(done)
+    while done < budget:
+        first = first_of_round(done, size)
+        asked = [_ask(study, space) for _ in range(min(first + size, budget) - done)]
+        points = [point for _, point in asked]
+        outcomes = evaluate(points, contenders_threshold(study, first))
+        for (trial, _), outcome in zip(asked, outcomes, strict=True):
+            _tell(study, trial, outcome)
+            advance(1)
+        done += len(asked)
+
+
+def in_lanes(evaluate: Evaluate, lanes: int) -> Evaluate:
+    """The same with at most so many points at a time."""
+
+    def each(points: Sequence[Ranks], threshold: float) -> Iterator[Outcome]:
+        for start in range(0, len(points), lanes):
+            yield from evaluate(points[start : start + lanes], threshold)
+
+    return each
+
+
+def _ask(study: Study, space: SubsetSpace) -> tuple[Trial, Ranks]:
+    trial = study.ask(space.distributions)
+    _ = trial.relative_params  # else Optuna asks no sampler where a rank has one value
+    ranks = space.canonical(trial.params)
+    assert ranks is not None
+    return trial, ranks
+
+
+def _tell(study: Study, trial: Trial, outcome: Outcome) -> None:
+    try:
+        for name, value in asdict(outcome).items():
+            trial.set_user_attr(name, value)
+        if outcome.pruned:
+            trial.report(outcome.asr, step=0)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            values = [outcome.asr] if outcome.kl is None else [outcome.asr, outcome.kl]
+            study.tell(trial, values[: len(study.directions)])
+    except (ValueError, RuntimeError):  # Optuna's, of a trial that is finished
+        raise InputError(
+            f"the study {study.study_name!r} is being searched by another command, which has given "
+            "up this one's trials: let one of them finish"
+        ) from None
 
 
 def contenders_threshold(study: Study, before: int) -> float:

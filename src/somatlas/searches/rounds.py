@@ -3,12 +3,12 @@
 Trials have places, 0, 1, 2, ... A round is `size` places. The point of a place is decided by the
 outcomes of all earlier rounds and by the points of its own round that stand before it, whether
 those have outcomes yet or not: so neither lanes nor workers, nor who was faster, change a search.
-A place whose worker died is free again, and the same point is proposed for it. Reads trials alone.
+A place whose trial was interrupted is free again, and the same point is proposed for it. Reads
+trials alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +18,6 @@ from somatlas.searches.space import Ranks, SubsetSpace
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 PLACE = "place"  # user attribute: which of the search's trials it is
-VOID = "void"  # user attribute of a trial that is given back before it is evaluated
 SIZE = 4  # trials of a round
 
 
@@ -28,37 +27,28 @@ class Standing:
 
     place : the lowest that no trial holds. earlier : the finished trials of the rounds before, in
     order. beside : the trials of its own round that stand before it, in order. taken : points that
-    any trial holds. ready : whether all of that is there; if not, the point would be another one.
+    any trial holds.
     """
 
     place: int
     earlier: list[FrozenTrial]
     beside: list[FrozenTrial]
     taken: set[Ranks]
-    ready: bool
 
 
-def standing(
-    trials: Sequence[FrozenTrial], space: SubsetSpace, size: int, number: float = math.inf
-) -> Standing:
-    """How a search stands for the trial of that number, which is not among `trials` itself.
-
-    A trial of a lower number whose place is not known yet may be about to take this one.
-    """
+def standing(trials: Sequence[FrozenTrial], space: SubsetSpace, size: int) -> Standing:
+    """How a search stands for one more trial, which is not among `trials` itself."""
     held = [t for t in trials if t.state in (*FINISHED, TrialState.RUNNING)]
-    held = [t for t in held if VOID not in t.user_attrs]
-    placed = [t for t in held if PLACE in t.user_attrs]
-    at = {t.user_attrs[PLACE]: t for t in reversed(placed)}  # of two the lower number keeps it
+    at = {t.user_attrs[PLACE]: t for t in held if PLACE in t.user_attrs}
     place = next(p for p in range(len(at) + 1) if p not in at)
     start = first_of_round(place, size)
-    earlier, beside = [at[p] for p in range(start)], [at[p] for p in range(start, place)]
-    points = [space.canonical(t.params) for t in held]
-    ready = (
-        all(t.state in FINISHED for t in earlier)
-        and all(space.canonical(t.params) is not None for t in beside)
-        and not any(t.number < number for t in held if PLACE not in t.user_attrs)
+    points = [space.canonical(t.params) for t in at.values()]
+    return Standing(
+        place,
+        [at[p] for p in range(start)],
+        [at[p] for p in range(start, place)],
+        {p for p in points if p is not None},
     )
-    return Standing(place, earlier, beside, {p for p in points if p is not None}, ready)
 
 
 def first_of_round(place: int, size: int) -> int:
@@ -67,5 +57,5 @@ def first_of_round(place: int, size: int) -> int:
 
 
 def by_place(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials in the order of their places, which is no worker's order."""
+    """Trials in the order of their places."""
     return sorted(trials, key=lambda t: int(t.user_attrs[PLACE]))

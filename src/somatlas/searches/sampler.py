@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from somatlas.errors import InputError
 from somatlas.searches.proposer import Proposer, SearchState
-from somatlas.searches.rounds import PLACE, SIZE, VOID, Standing, standing
+from somatlas.searches.rounds import PLACE, SIZE, Standing, standing
 from somatlas.searches.samplers import make_proposer
 from somatlas.searches.space import Ranks, SubsetSpace
 from somatlas.searches.surrogate import span_features
@@ -32,7 +32,7 @@ class SubsetSampler(BaseSampler):
     """Proposes unseen points of a space, from the trials of earlier rounds.
 
     Everything random derives from `seed` and the trial's place, so that a search which was
-    interrupted, or shared, goes on exactly as it would have. directions : (C, d) what the ranks
+    interrupted goes on exactly as it would have. directions : (C, d) what the ranks
     stand for; unit vectors if not given. startup : trials that are drawn at random before any is
     proposed. The paper's code draws a quarter of its budget so; here it is a number of its own, as
     a share of the budget would change what an extended search began with. proposer : who proposes
@@ -68,18 +68,16 @@ class SubsetSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        now = standing(trials, self.space, self.round_size, trial.number)
+        now = standing(trials, self.space, self.round_size)
         storage = study._storage  # as Optuna's own samplers do: the trial is not made yet
-        if not now.ready:  # before its place and its point, so that nobody takes those for true
-            storage.set_trial_user_attr(trial._trial_id, VOID, "early")
         storage.set_trial_user_attr(trial._trial_id, PLACE, now.place)
-        points, ranks = now.taken, None
+        ranks = None
         rng = random.Random(f"{self.seed}:{len(now.earlier)}:{len(now.beside)}")
-        if now.ready and len(now.earlier) >= self.startup:
+        if len(now.earlier) >= self.startup:
             ranks = self._proposed(self._state(study, now, rng))
         while ranks is None:
             drawn = self.space.draw(rng)
-            ranks = None if drawn in points else drawn
+            ranks = None if drawn in now.taken else drawn
         return dict(zip(search_space, ranks, strict=True))
 
     def sample_independent(

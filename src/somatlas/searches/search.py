@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import optuna
 
+from somatlas.ablation import Projection
 from somatlas.ablation.projection import Mode
 from somatlas.arguments import check_choice, check_kind, check_real, check_whole
 from somatlas.directions.direction_set import DirectionSet
@@ -17,7 +18,14 @@ from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.progress import progress
 from somatlas.prompts import Prompt
 from somatlas.prompts.prompt_set import PromptSplit, check_split, spread, texts
-from somatlas.searches.loop import Outcome, contenders, finished_trials, run_trials
+from somatlas.searches.loop import (
+    Evaluate,
+    Outcome,
+    contenders,
+    finished_trials,
+    in_lanes,
+    run_trials,
+)
 from somatlas.searches.result import SearchResult, front_rows, limit_row, trial_rows
 from somatlas.searches.rounds import SIZE
 from somatlas.searches.sampler import STARTUP, SubsetSampler
@@ -147,9 +155,10 @@ def search(
     )
     agree_on_directions(study, vectors)
     with progress("search", min(trials, space.size)) as advance:
-        run_trials(study, space, one, trials, lanes=lanes, advance=advance)
+        run_trials(study, space, in_lanes(one, lanes), trials, advance=advance)
     return found(
-        one,
+        one.projection,
+        in_lanes(one.on(texts(chosen.unseen)), 1),
         finished_trials(study, space),
         chosen,
         max_kl=max_kl,
@@ -182,18 +191,20 @@ def val_drift(asking: Asking, harmless: Sequence[Prompt]) -> Drift:
 
 
 def found(
-    trials: Trials,
+    projection: Callable[[Ranks], Projection],
+    evaluate: Evaluate,
     rows: Sequence[tuple[Ranks, Outcome]],
     prompts: SearchPrompts,
     *,
     max_kl: float | None,
     storage: str,
-    coherence: dict[str, Any] | None,
+    coherence: Mapping[str, Any] | None,
 ) -> SearchResult:
     """The result of finished trials: the best of them are tried again on prompts that the search
-    never saw. storage, coherence : for the record."""
+    never saw. projection : of ranks. evaluate : on those prompts. storage, coherence : for the
+    record."""
     best = contenders(rows, max_kl)
-    selection = _selection(trials.asr, best, texts(prompts.unseen))
+    selection = _selection(evaluate, best, len(prompts.unseen))
     winner, outcome = best[selection["chosen"]] if selection else best[0]
     result = SearchResult(
         ranks=list(winner),
@@ -202,17 +213,15 @@ def found(
         front=front_rows(rows),
         max_kl=limit_row(rows, max_kl),
         storage=storage,
-        coherence=coherence,
+        coherence=None if coherence is None else dict(coherence),
         trials=trial_rows(rows),
     )
-    result._projection = trials.projection(winner)
+    result._projection = projection(winner)
     return result
 
 
 def _selection(
-    asr_of: Callable[[Ranks, Sequence[str]], float],
-    best: Sequence[tuple[Ranks, Outcome]],
-    prompts: Sequence[str],
+    evaluate: Evaluate, best: Sequence[tuple[Ranks, Outcome]], prompts: int
 ) -> dict[str, Any] | None:
     """The contenders' ASR on prompts that the search never saw, and which of them leads.
 
@@ -224,8 +233,8 @@ def _selection(
         return None
     with progress("selection", len(best)) as advance:
         asr = []
-        for ranks, _ in best:
-            asr.append(asr_of(ranks, prompts))
+        for outcome in evaluate([ranks for ranks, _ in best], 0.0):
+            asr.append(outcome.asr)
             advance(1)
     chosen = max(range(len(asr)), key=asr.__getitem__)  # of equals the better on val
     return {
@@ -233,7 +242,7 @@ def _selection(
         "asr": asr[chosen],
         "optimism": sum(o.asr - own for (_, o), own in zip(best, asr, strict=True)) / len(best),
         "optimism_contenders": len(best),
-        "n": len(prompts),
+        "n": prompts,
         "contenders": [
             {"ranks": list(ranks), "val_asr": outcome.asr, "selection_asr": value}
             for (ranks, outcome), value in zip(best, asr, strict=True)

@@ -23,6 +23,7 @@ from somatlas.searches.loop import Outcome
 from somatlas.searches.space import Ranks
 from somatlas.searches.watch import RefusalWatch
 
+LANES = 4  # ablations side by side in one batch
 REFUSAL_TOKENS = 48  # of a reply that is asked for a refusal alone
 
 
@@ -43,7 +44,7 @@ class Asking:
     settled: Callable[[str], bool] | None = None
     tokens: int = 64
     refusal_tokens: int = REFUSAL_TOKENS
-    lanes: int = 4
+    lanes: int = LANES
     batch_size: int = 128
     max_missing: float = 0.02
 
@@ -89,11 +90,7 @@ class Asking:
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
         """Share of each verdict among those given; raises InputError where too many are missing."""
-        found = judgements(self.judge, prompts, replies)
-        check_missing(self.judge, found, self.max_missing)
-        given = Counter(j.verdict for j in found)
-        n = len(found) - given[Verdict.MISSING]
-        return {v: given[v] / max(1, n) for v in Verdict}
+        return verdict_shares(self.judge, prompts, replies, self.max_missing)
 
     def replies(
         self,
@@ -142,6 +139,43 @@ class Asking:
         return self.lm.opens_reasoning("Hello")  # the template's own doing, whatever is asked
 
 
+def verdict_shares(
+    judge: Judge, prompts: Sequence[str], replies: Sequence[str], max_missing: float
+) -> dict[Verdict, float]:
+    """Share of each verdict among those given; raises InputError where too many are missing."""
+    found = judgements(judge, prompts, replies)
+    check_missing(judge, found, max_missing)
+    given = Counter(j.verdict for j in found)
+    n = len(found) - given[Verdict.MISSING]
+    return {v: given[v] / max(1, n) for v in Verdict}
+
+
+@dataclass(frozen=True)
+class Replied:
+    """What the model said in one trial, not judged yet.
+
+    bound : the ASR that it could still have reached where it was ended early, else None. kl : on
+    harmless replies, where it is measured.
+    """
+
+    replies: list[str]
+    bound: float | None = None
+    kl: float | None = None
+
+    def judged(self, judge: Judge, prompts: Sequence[str], max_missing: float) -> Outcome:
+        """The trial's outcome; one that was ended early needs no judge."""
+        if self.bound is not None:
+            return Outcome(self.bound, 1 - self.bound, 0.0, pruned=True)
+        share = verdict_shares(judge, prompts, self.replies, max_missing)
+        return Outcome(
+            share[Verdict.COMPLIED],
+            share[Verdict.REFUSED],
+            share[Verdict.INCOHERENT],
+            share[Verdict.OFF_TOPIC],
+            self.kl,
+        )
+
+
 class Trials:
     """Evaluates sets of ranks on the resident model (`somatlas.searches.loop.Evaluate`).
 
@@ -162,35 +196,34 @@ class Trials:
         self.harmful, self.drift = list(harmful), drift
 
     def __call__(self, points: Sequence[Ranks], threshold: float) -> list[Outcome]:
-        """An outcome a point; a trial that falls below the threshold is ended and pruned, where
-        ASR is the only objective."""
+        """An outcome a point, as they are evaluated side by side; a trial that falls below the
+        threshold is ended and pruned, where ASR is the only objective."""
+        how = self.asking
+        return [
+            one.judged(how.judge, self.harmful, how.max_missing)
+            for one in self.replied(points, threshold)
+        ]
+
+    def replied(self, points: Sequence[Ranks], threshold: float) -> list[Replied]:
+        """The same before anything is judged."""
         projections = [self.projection(ranks) for ranks in points]
         n = len(self.harmful)
         watch = self.asking.watch(n, len(points), threshold if self.drift is None else 0.0)
         replies = self.asking.replies(self.harmful, projections, watch)
-        outcomes = []
+        found = []
         for place, projection in enumerate(projections):
+            own = replies[place * n : (place + 1) * n]
             if watch is not None and watch.hopeless(place):
-                bound = watch.bound(place)
-                outcomes.append(Outcome(bound, 1 - bound, 0.0, pruned=True))
-                continue
-            share = self.asking.verdicts(self.harmful, replies[place * n : (place + 1) * n])
-            outcomes.append(
-                Outcome(
-                    share[Verdict.COMPLIED],
-                    share[Verdict.REFUSED],
-                    share[Verdict.INCOHERENT],
-                    share[Verdict.OFF_TOPIC],
-                    None if self.drift is None else self.drift.under(projection),
-                )
-            )
-        return outcomes
+                found.append(Replied(own, bound=watch.bound(place)))
+            else:
+                kl = None if self.drift is None else self.drift.under(projection)
+                found.append(Replied(own, kl=kl))
+        return found
 
     def projection(self, ranks: Sequence[int]) -> Projection:
         """The ablation of a set of ranks."""
         return Projection(self.vectors[list(ranks)], self.mode)
 
-    def asr(self, ranks: Ranks, prompts: Sequence[str]) -> float:
-        """ASR of a set of ranks on other prompts."""
-        replies = self.asking.replies(prompts, [self.projection(ranks)])
-        return self.asking.verdicts(prompts, replies)[Verdict.COMPLIED]
+    def on(self, prompts: Sequence[str]) -> Trials:
+        """The same on other prompts, without drift."""
+        return Trials(self.asking, self.vectors, prompts, mode=self.mode)

@@ -11,7 +11,7 @@ from typing import Any
 from somatlas.errors import InputError, Problems
 from somatlas.report.page import write_report
 from somatlas.report.stage_output import stage_output
-from somatlas.runs.folder import Run, model_arguments
+from somatlas.runs.folder import Run, model_arguments, weights_work
 from somatlas.runs.pipeline import carry_out
 from somatlas.runs.preflight import check_inputs
 from somatlas.runs.resident import Resident
@@ -53,26 +53,29 @@ def sweep(
     _check_inputs(to_make, plan.stages)
     resident, rows, failed = Resident(), [], dict[str, str]()
     start, made = time.monotonic(), 0
-    for number, point in enumerate(plan.points, start=1):
-        run = point.run
-        head = f"point {number} of {len(runs)}: {point}"
-        if run not in to_make:
-            say(f"{head}: done before")
-        else:
-            say(f"{head}{_times(time.monotonic() - start, made, len(to_make))}")
-            resident.lend(run)
-            _same_model(run, runs)  # what cannot be loaded stops here, not at every point
-            try:
-                _make(run, plan.stages, runs)
-            except InputError as error:
-                failed[run.folder.name] = str(error)
-                say(f"{head}: not made: {error}")
-            resident.keep(run)
-            made += 1
-        if run.folder.name not in failed:
-            rows.append(measured(run, point.values))
-        if run in to_make:
-            write_record(plan, rows, failed, None)
+    try:
+        for number, point in enumerate(plan.points, start=1):
+            run = point.run
+            head = f"point {number} of {len(runs)}: {point}"
+            if run not in to_make:
+                say(f"{head}: done before")
+            else:
+                say(f"{head}{_times(time.monotonic() - start, made, len(to_make))}")
+                resident.lend(run)
+                _same_model(run, runs)  # what cannot be loaded stops here, not at every point
+                try:
+                    _make(run, plan.stages, runs)
+                except InputError as error:
+                    failed[run.folder.name] = str(error)
+                    say(f"{head}: not made: {error}")
+                resident.keep(run)
+                made += 1
+            if run.folder.name not in failed:
+                rows.append(measured(run, point.values))
+            if run in to_make:
+                write_record(plan, rows, failed, None)
+    finally:
+        resident.dismiss()
     if not rows:
         raise_all(list(failed.values()))
     text = write_results(plan, rows, failed)
@@ -96,14 +99,16 @@ def _check_inputs(runs: Sequence[Run], stages: Sequence[Stage]) -> None:
 
 
 def _same_model(run: Run, runs: Sequence[Run]) -> None:
-    """Load the run's model, and raise InputError where other points were made with other weights.
+    """Have the run's model loaded, and raise InputError where other points were made with other
+    weights.
 
     A finished point loads none itself.
     """
     run.settle()
+    weights = run.fleet.prepared(weights_work, None).one(None)
     for other in runs:
         if model_arguments(other.config) == model_arguments(run.config):
-            other.check_model(run.lm)
+            other.check_weights(weights)
 
 
 def _make(run: Run, stages: Sequence[Stage], others: Sequence[Run]) -> None:

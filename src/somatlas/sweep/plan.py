@@ -32,7 +32,8 @@ from somatlas.sweep.axes import (
 NAME = "sweep"  # the default of --name
 MOST_POINTS = 1000
 _PLACE = {"model", "name", "out"}
-_UNKEPT = {*_PLACE, "storage", "part"}  # a storage's URL may hold a password
+# A storage's URL may hold a password; where a sweep is carried out is each command's own.
+_UNKEPT = {*_PLACE, "storage", "ray", "workers", "gpus_per_worker"}
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,6 @@ def _misfits(
     names = {axis.setting for axis in axes}
     if "ids" in {*names, *given} and "k" in names:
         problems.append("--over k changes nothing where --ids names the ranks: leave one")
-    if "part" in given:
-        problems.append("a sweep cannot be parted by --part: share its work with --workers")
     return problems
 
 

@@ -16,6 +16,7 @@ from somatlas.searches import (
     SubsetSampler,
     SubsetSpace,
     finished_trials,
+    in_lanes,
     open_storage,
     open_study,
     run_trials,
@@ -49,7 +50,7 @@ class SamplerContract:
     def test_every_point_is_tried_once_and_none_twice(self, tmp_path: Path) -> None:
         for space in (_SETS, _TUPLES):
             study = self.study(tmp_path / f"{space.ordered}", space)
-            run_trials(study, space, _evaluate, 100, lanes=2)
+            run_trials(study, space, in_lanes(_evaluate, 2), 100)
             tried = [ranks for ranks, _ in finished_trials(study, space)]
             assert len(tried) == len(set(tried)) == space.size
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from somatlas.ablation import Projection
-from somatlas.completions.cache import ReplyStore, ServedReplies
+from somatlas.completions.cache import ServedReplies
 from somatlas.completions.completion import Completion, read_completions
 from somatlas.completions.from_server import Sender
-from somatlas.completions.make import Asked, Generator, Replies, asked, completions
+from somatlas.completions.make import Asked, Replies, asked, completions
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.errors import InputError
-from somatlas.evaluation.effects import effects, harmless_drift
+from somatlas.evaluation.effects import (
+    ConditionEffect,
+    KeptDrift,
+    condition_effect,
+    effects_of,
+)
 from somatlas.files import lines_of, read_text, write_jsonl
-from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
+from somatlas.fleet import Work, deal
+from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.models.sampling import Sampling
 from somatlas.models.served import Endpoint
 from somatlas.progress import Advance, progress
+from somatlas.prompts.prompt_set import texts
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.contents import Contents
+from somatlas.runs.dealt_replies import Wanted, dealt_replies
 from somatlas.runs.folder import Run, chosen_layer, ranks_within
 from somatlas.runs.settings import Config
 from somatlas.runs.stages.map_stage import contrast_of, make_method
@@ -39,28 +47,41 @@ def ablate_stage(run: Run) -> None:
             _path(run, condition).unlink(missing_ok=True)
             _served_path(run, condition).unlink(missing_ok=True)
     run.begin("ablate", ranks=ranks)
+    missing = {name: p for name, p in projections.items() if not _path(run, name).exists()}
     with progress("ablate", len(wanted) * len(projections)) as advance:
-        for condition, projection in projections.items():
-            path = _path(run, condition)
-            if path.exists():  # finished before an interruption
-                advance(len(wanted))
-                continue
-            replies = completions(
-                wanted,
-                _replies(run, condition, projection, advance),
-                name_systems=_names_systems(run),
-            )
-            write_jsonl(path, map(asdict, replies))
+        advance(len(wanted) * (len(projections) - len(missing)))  # finished before an interruption
+        for condition, replies in _completions(run, wanted, missing, advance).items():
+            write_jsonl(_path(run, condition), map(asdict, replies))
             _served_path(run, condition).unlink(missing_ok=True)
-    found = effects(
-        run.lm,
-        projections,
-        drift_of(run, MORE_REPLY_TOKENS),
-        run.prompts.positive["test"],
-        ranks=ranks,
-        batch_size=run.config.batch_size,
+    of = EffectsOf(
+        kept_drift(run, MORE_REPLY_TOKENS), texts(run.prompts.positive["test"]), projections
     )
-    found.write(run.folder)
+    found = run.fleet.prepared(effect_work, of).each(deal(list(projections), 1))
+    measured = {name: one for name, (one,) in zip(projections, found, strict=True)}
+    effects_of(measured, ranks).write(run.folder)
+
+
+@dataclass(frozen=True)
+class EffectsOf:
+    """What effects are measured on: harmless replies, harmful prompts, and every edit."""
+
+    drift: KeptDrift
+    prompts: list[str]
+    projections: dict[str, Projection | None]
+
+
+def effect_work(run: Run, of: EffectsOf) -> Work[str, ConditionEffect]:
+    """What conditions do beside their replies."""
+    drift = of.drift.on(run.lm, run.config.batch_size)
+
+    def work(names: Sequence[str], _advance: Advance) -> list[ConditionEffect]:
+        size = run.config.batch_size
+        return [
+            condition_effect(run.lm, of.projections[name], drift, of.prompts, size)
+            for name in names
+        ]
+
+    return work
 
 
 def conditions(run: Run, vectors: Tensor) -> dict[str, Projection | None]:
@@ -91,15 +112,10 @@ def _controls(run: Run, count: int) -> dict[str, Tensor]:
     return found
 
 
-def drift_of(run: Run, tokens: int = REPLY_TOKENS) -> Drift:
-    """Drift on the unchanged model's own replies to harmless test prompts."""
-    return harmless_drift(
-        run.lm,
-        read_completions(_path(run, "base")),
-        batch_size=run.config.batch_size,
-        tokens=tokens,
-        name_systems=_names_systems(run),
-    )
+def kept_drift(run: Run, tokens: int = REPLY_TOKENS) -> KeptDrift:
+    """The unchanged model's own replies to harmless test prompts that drift is measured on."""
+    base = read_completions(_path(run, "base"))
+    return KeptDrift.of(base, tokens, name_systems=_names_systems(run))
 
 
 def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
@@ -119,8 +135,7 @@ def chosen_directions(run: Run) -> tuple[list[int], Tensor]:
 def harmful_replies(run: Run, projection: Projection | None, advance: Advance) -> list[Completion]:
     """Replies to the harmful test prompts under an edit, asked for as the conditions' are."""
     wanted = [one for one in _asked(run) if one.kind == "harmful"]
-    replies = _replies(run, "", projection, advance)
-    return completions(wanted, replies, name_systems=_names_systems(run))
+    return _completions(run, wanted, {"": projection}, advance)[""]
 
 
 def system_prompts(path: Path) -> list[str]:
@@ -144,18 +159,33 @@ def _names_systems(run: Run) -> bool:
     return run.config.test_systems is not None
 
 
-def _replies(run: Run, condition: str, projection: Projection | None, advance: Advance) -> Replies:
-    """Of the model on this machine, or of one on a server where the condition names one."""
+def _completions(
+    run: Run, wanted: Sequence[Asked], edits: Mapping[str, Projection | None], advance: Advance
+) -> dict[str, list[Completion]]:
+    """What is asked for, of each condition: of the model of this run, or of one on a server where
+    the condition names one."""
     c = run.config
-    served = (c.reply_models or {}).get(condition)
-    if served is None:
-        sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
-        store = ReplyStore(run.folder.parent / ".replies")
-        generator = Generator(run.lm, c.test_tokens, c.batch_size, sampling, store)
-        return generator.under(projection, advance)
-    kept = ServedReplies(_served_path(run, condition))
-    sampling = Sampling(c.temperature, c.top_p, c.seed)
-    return Sender(reply_server(c, served), c.test_tokens, sampling, kept).replies(advance)
+    served = {name: model for name, model in (c.reply_models or {}).items() if name in edits}
+    systems = list(dict.fromkeys(one.system for one in wanted))
+    own = [(name, system) for name in edits if name not in served for system in systems]
+    asked_for = [
+        Wanted(edits[name], system, [one.prompt.text for one in wanted if one.system == system])
+        for name, system in own
+    ]
+    sampling = Sampling(c.temperature, c.top_p, c.seed) if c.temperature > 0 else None
+    made = dict(zip(own, dealt_replies(run, asked_for, sampling, advance), strict=True))
+
+    def replies(condition: str) -> Replies:
+        if condition not in served:
+            return lambda _prompts, system: made[condition, system]
+        kept = ServedReplies(_served_path(run, condition))
+        server = reply_server(c, served[condition])
+        how = Sampling(c.temperature, c.top_p, c.seed)
+        return Sender(server, c.test_tokens, how, kept).replies(advance)
+
+    return {
+        name: completions(wanted, replies(name), name_systems=_names_systems(run)) for name in edits
+    }
 
 
 def _path(run: Run, condition: str) -> Path:

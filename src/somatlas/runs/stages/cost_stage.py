@@ -4,57 +4,123 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from somatlas.ablation import Projection
 from somatlas.completions.completion import Completion
 from somatlas.errors import InputError
-from somatlas.evaluation.cost import Cost, Measure, reply_measures, window_losses
+from somatlas.evaluation.cost import (
+    Cost,
+    Extent,
+    Measure,
+    extents_of,
+    reply_measures,
+    window_losses,
+)
 from somatlas.evaluation.harness import Harness
 from somatlas.evaluation.rates import verdict_shares
 from somatlas.evaluation.verdicts import VerdictRow, by_condition
 from somatlas.files import read_text
+from somatlas.fleet import Work, deal
 from somatlas.judges.verdict import Verdict
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
-from somatlas.progress import progress
+from somatlas.progress import Advance, progress
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 from somatlas.runs.stages.ablate_stage import chosen_directions, conditions
+
+_PIECE = 256  # replies whose extent is asked for at a time
 
 
 def cost_stage(run: Run) -> None:
     """Write cost.json: a summary of every measure."""
     run.needs("judge")
-    config, lm, contents = run.config, run.lm, Contents(run.folder)
-    text = None if config.perplexity is None else perplexity_text(config.perplexity)
-    harness = None
-    if config.tasks:
-        harness = Harness(config.tasks, config.task_folder, config.task_limit, config.seed)
+    config, contents = run.config, Contents(run.folder)
     effects, sides = contents.effects, by_condition(contents.verdicts)
+    replies = {c: _harmless(own) for c, own in contents.completions.items()}
     measures = [
         _drift(REPLY_TOKENS, effects.kl_by_reply),
         _drift(MORE_REPLY_TOKENS, effects.kl_32_by_reply),
         *(_refusals(sides, kind) for kind in ("harmless", "borderline")),
-        *reply_measures(lm, {c: _harmless(own) for c, own in contents.completions.items()}),
+        *reply_measures(_extents(run, replies)),
     ]
-    losses: dict[str, list[float]] = {}
-    scores: dict[str, dict[str, list[float]]] = {}
-    if text is not None or harness is not None:
-        _, vectors = chosen_directions(run)
-        edits = conditions(run, vectors)
-        with progress("cost", len(edits)) as advance:
-            for condition, projection in edits.items():
-                with lm.ablate(projection):
-                    if text is not None:
-                        losses[condition] = window_losses(lm, text)
-                    if harness is not None:
-                        scores[condition] = harness.scores(lm, config.batch_size)
-                advance(1)
-    if losses:
-        measures.append(Measure("text loss", "nats a token", losses))
-    for task in scores.get("base", {}):
-        measures.append(Measure(task, "score", {c: scores[c][task] for c in scores}))
+    if config.perplexity is not None or config.tasks:
+        measures += _capabilities(run)
     found = [one.summary(config.seed) for one in measures if one.values["base"]]
     Cost(measures=found).write(run.folder)
+
+
+def _capabilities(run: Run) -> list[Measure]:
+    """Loss on a text, and scores of tasks, under each condition."""
+    config = run.config
+    text = None if config.perplexity is None else perplexity_text(config.perplexity)
+    _, vectors = chosen_directions(run)
+    of = Capable(text, conditions(run, vectors))
+    with progress("cost", len(of.edits)) as advance:
+        pieces = deal(list(of.edits), 1)
+        found = run.fleet.prepared(capability_work, of).each(pieces, advance)
+        of_each = {name: one for name, (one,) in zip(of.edits, found, strict=True)}
+    measures = []
+    if text is not None:
+        losses = {name: one.losses for name, one in of_each.items()}
+        measures.append(Measure("text loss", "nats a token", losses))
+    for task in of_each["base"].scores:
+        scores = {name: one.scores[task] for name, one in of_each.items()}
+        measures.append(Measure(task, "score", scores))
+    return measures
+
+
+@dataclass(frozen=True)
+class Capable:
+    """What is asked for besides: the text whose loss is taken, None for none, under each edit."""
+
+    text: str | None
+    edits: dict[str, Projection | None]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Of one condition: loss of each window of the text, value of each example of each task."""
+
+    losses: list[float]
+    scores: dict[str, list[float]]
+
+
+def capability_work(run: Run, of: Capable) -> Work[str, Capability]:
+    """Capability under conditions."""
+    c, harness = run.config, None
+    if c.tasks:
+        harness = Harness(c.tasks, c.task_folder, c.task_limit, c.seed)
+
+    def work(names: Sequence[str], advance: Advance) -> list[Capability]:
+        found = []
+        for name in names:
+            with run.lm.ablate(of.edits[name]):
+                losses = [] if of.text is None else window_losses(run.lm, of.text)
+                scores = {} if harness is None else harness.scores(run.lm, c.batch_size)
+            found.append(Capability(losses, scores))
+            advance(1)
+        return found
+
+    return work
+
+
+def _extents(
+    run: Run, replies: Mapping[str, Sequence[Sequence[str]]]
+) -> dict[str, list[list[Extent]]]:
+    """Of each condition, those of the replies to each prompt."""
+    every = [text for prompts in replies.values() for texts in prompts for text in texts]
+    pieces = run.fleet.prepared(extent_work, None).each(deal(every, _PIECE))
+    found = (extent for piece in pieces for extent in piece)
+    return {
+        c: [[next(found) for _ in texts] for texts in prompts] for c, prompts in replies.items()
+    }
+
+
+def extent_work(run: Run, _shared: None) -> Work[str, Extent]:
+    """The extents of replies."""
+    return lambda replies, _advance: extents_of(run.lm, replies)
 
 
 def perplexity_text(path: str) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from somatlas.errors import InputError
+from somatlas.fleet import Work, deal
 from somatlas.models.generation import first_reply_tokens
 from somatlas.models.language_model import ended_at
 from somatlas.models.load import folder_name
 from somatlas.models.prompt_check import check_prompts
-from somatlas.progress import note, progress
+from somatlas.progress import Advance, note, progress
 from somatlas.prompts.prompt_set import SPLITS, texts
 from somatlas.representations.extract import check_layers, residual_stream
 from somatlas.representations.store import SIDES, RepresentationStore, Side
@@ -19,49 +25,89 @@ from somatlas.runs.folder import Run
 
 
 def represent_stage(run: Run) -> None:
-    """Write the shards that are missing; with `part` I/N, every N-th of them alone."""
+    """Write the shards that are missing."""
     config = run.config
-    prompts: dict[Side, list[str]] = {
-        "positive": texts(run.prompts.positive["train"]),
-        "negative": texts(run.prompts.negative["train"]),
-    }
     check_grid(run)
     if config.layer_data == "paper":
         _ = run.rule_prompts  # what cannot be had is said before anything is computed
-    lm = run.lm  # loaded before the progress starts
-    check_position(run, lm.token_ids)
-    check_asked_layers(run, lm.n_layers)
-    layers = config.layers or tuple(range(lm.n_layers))
-    run.begin("represent", model=run.model_record())
-    _inputs(run).write(run.folder)
-    counts = {side: len(prompts[side]) for side in SIDES}
+    model, inputs = run.fleet.prepared(model_work, None).one(None)  # loaded before the progress
+    layers = config.layers or tuple(range(run.shape.n_layers))
+    run.begin("represent", model=model)
+    inputs.write(run.folder)
+    counts: dict[Side, int] = {side: len(_side(run, side)) for side in SIDES}
     token = f"prompt {config.token_position}"
     if config.reply_token is not None:
         token = f"reply {config.reply_token}"
     store = RepresentationStore.create(
-        run.path("representations"), counts, layers, lm.d_model, token
+        run.path("representations"), counts, layers, run.shape.d_model, token
     )
-    part, parts = config.part or (0, 1)
-    own = store.shards()[part::parts]
+    todo = store.missing()  # others were finished before an interruption
+    pieces = deal([_Rows(shard.side, shard.start, shard.stop) for shard in todo], 1)
     total_short = 0
-    with progress("represent", sum(shard.stop - shard.start for shard in own)) as advance:
-        for shard in own:
-            if shard.path.exists():  # finished before an interruption
-                advance(shard.stop - shard.start)
-                continue
-            own_prompts = prompts[shard.side][shard.start : shard.stop]
-            where = token_read(run, own_prompts)
-            vectors = residual_stream(
-                lm, own_prompts, layers, batch_size=config.batch_size, advance=advance, **where
-            )
-            short = _short_replies(run, where["suffixes"])
+    with progress("represent", sum(counts.values())) as advance:
+        advance(sum(counts.values()) - sum(len(rows) for (rows,) in pieces))
+        prepared = run.fleet.prepared(vector_work, layers)
+        found = prepared.each(pieces, advance, lambda rows: sum(map(len, rows)))
+        for shard, ((vectors, short),) in zip(todo, found, strict=True):
             total_short += short
-            store.write(shard, vectors, **({"short_replies": str(short)} if short else {}))
+            facts = {"short_replies": str(short)} if short else {}
+            own = np.require(vectors, requirements="W")  # what another process made may not be
+            store.write(shard, torch.from_numpy(own), **facts)
     if total_short:
         note(
             f"represent: {total_short} replies end before their token {config.reply_token}: the "
             "last token of each, or of its prompt where it has none, is read instead"
         )
+
+
+def model_work(run: Run, _shared: None) -> Work[None, tuple[dict[str, Any], Inputs]]:
+    """What stages.json has of the model, and how prompts are put to it, once that was tried."""
+
+    def work(items: Sequence[None], _advance: Advance) -> list[tuple[dict[str, Any], Inputs]]:
+        check_position(run, run.lm.token_ids)
+        check_asked_layers(run, run.lm.n_layers)
+        return [(run.model_record(), _inputs(run)) for _ in items]
+
+    return work
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Train prompts start .. stop - 1 of one side."""
+
+    side: Side
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def vector_work(run: Run, layers: tuple[int, ...]) -> Work[_Rows, tuple[NDArray[np.float32], int]]:
+    """(prompts, layers, d) vectors of some prompts, and how many of their replies were short."""
+
+    def work(pieces: Sequence[_Rows], advance: Advance) -> list[tuple[NDArray[np.float32], int]]:
+        found = []
+        for rows in pieces:
+            prompts = _side(run, rows.side)[rows.start : rows.stop]
+            where = token_read(run, prompts)
+            vectors = residual_stream(
+                run.lm,
+                prompts,
+                layers,
+                batch_size=run.config.batch_size,
+                advance=advance,
+                **where,
+            )
+            found.append((vectors.numpy(), _short_replies(run, where["suffixes"])))
+        return found
+
+    return work
+
+
+def _side(run: Run, side: Side) -> list[str]:
+    prompts = run.prompts.positive if side == "positive" else run.prompts.negative
+    return texts(prompts["train"])
 
 
 def _inputs(run: Run) -> Inputs:

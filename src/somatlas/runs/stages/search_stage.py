@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
+from torch import Tensor
 
-from somatlas.progress import progress
+from somatlas.ablation import Projection
+from somatlas.fleet import Prepared, Work, deal
+from somatlas.judges.registry import find_kind, is_asked_by_driver
+from somatlas.measures.drift import Drift
+from somatlas.progress import Advance, note, progress
 from somatlas.prompts.prompt_set import texts
+from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
 from somatlas.searches import (
+    Outcome,
+    Ranks,
     SubsetSampler,
     SubsetSpace,
     finished_trials,
@@ -19,10 +31,13 @@ from somatlas.searches import (
     storage_error,
     storage_url,
 )
+from somatlas.searches.loop import Evaluate
 from somatlas.searches.samplers import make_proposer
-from somatlas.searches.search import SearchPrompts, found, study_directions, val_drift
+from somatlas.searches.search import SearchPrompts, found, study_directions
 from somatlas.searches.study import agree_on_directions, without_password
-from somatlas.searches.trials import REFUSAL_TOKENS, Asking, Trials
+from somatlas.searches.trials import LANES, REFUSAL_TOKENS, Asking, Replied, Trials
+
+Point = tuple[Ranks, float]  # ranks, and the ASR below which their trial may be ended
 
 
 def search_stage(run: Run) -> None:
@@ -48,27 +63,98 @@ def search_stage(run: Run) -> None:
             run.study_settings(),
         )
         agree_on_directions(study, vectors)
-        how = asking(run)
+        seen, unseen = texts(prompts.seen), texts(prompts.unseen)
+        check = check_record(run)
         limited = config.objective == "asr,kl" or config.max_kl is not None
-        drift = val_drift(how, prompts.harmless) if limited else None
-        seen = texts(prompts.seen)
-        trials = Trials(how, directions.vectors, seen, mode=config.mode, drift=drift)
+        drift = _drift_on(run, texts(prompts.harmless), check) if limited else None
+        _say_who_idles(run)
         with progress("search", min(config.trials, space.size)) as advance:
-            run_trials(study, space, trials, config.trials, lanes=config.lanes, advance=advance)
+            evaluate = _evaluate(run, _OnVal(directions.vectors, seen, drift, check))
+            run_trials(study, space, evaluate, config.trials, advance=advance)
         rows = finished_trials(study, space)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise storage_error(url, error) from None
-    if config.part is not None:
-        return
     result = found(
-        trials,
+        lambda ranks: Projection(directions.vectors[list(ranks)], config.mode),
+        _evaluate(run, _OnVal(directions.vectors, unseen, None, check), lanes=1),
         rows,
         prompts,
         max_kl=config.max_kl,
         storage=without_password(config.storage) if config.storage else "study.db",
-        coherence=how.judge.record.get("coherence"),
+        coherence=None if find_kind(config.judge).tells_babble else check,
     )
     result.write(run.folder)
+
+
+@dataclass(frozen=True)
+class _OnVal:
+    """What trials are made of. drift : harmless prompts and the unchanged model's replies to them,
+    where KL is measured. check : the record of the check of answers."""
+
+    vectors: Tensor
+    prompts: list[str]
+    drift: tuple[list[str], list[str]] | None
+    check: Mapping[str, Any] | None
+
+
+def trial_work(run: Run, of: _OnVal) -> Work[Point, Outcome | Replied]:
+    """Trials side by side, of one threshold; not judged yet where the driver asks the judge."""
+    run.use_check(of.check)
+    how = asking(run)
+    drift = None if of.drift is None else Drift(run.lm, *of.drift, how.batch_size)
+    trials = Trials(how, of.vectors, of.prompts, mode=run.config.mode, drift=drift)
+
+    def work(points: Sequence[Point], _advance: Advance) -> list[Outcome | Replied]:
+        found = trials.replied([ranks for ranks, _ in points], points[0][1])
+        if is_asked_by_driver(run.config.judge):
+            return list(found)
+        return [one.judged(how.judge, of.prompts, how.max_missing) for one in found]
+
+    return work
+
+
+def _evaluate(run: Run, of: _OnVal, lanes: int | None = None) -> Evaluate:
+    """Outcomes of points by the run's fleet, `lanes` of them to a piece."""
+    prepared: Prepared[Point, Outcome | Replied] = run.fleet.prepared(trial_work, of)
+    config = run.config
+
+    def evaluate(points: Sequence[Ranks], threshold: float) -> Iterator[Outcome]:
+        side_by_side = lanes or lanes_of(config.lanes, config.round_size, run.fleet.workers)
+        pieces = deal([(ranks, threshold) for ranks in points], side_by_side)
+        for results in prepared.each(pieces):
+            for one in results:
+                if isinstance(one, Replied):
+                    judge = run.judges.get(config.judge, None)
+                    one = one.judged(judge, of.prompts, config.max_missing)
+                yield one
+
+    return evaluate
+
+
+def lanes_of(lanes: int | None, round_size: int, workers: int) -> int:
+    """Trials to a piece: as many as were asked for, or 4, or fewer where some of the workers would
+    have none.
+
+    >>> [lanes_of(None, 4, workers) for workers in (1, 2, 4, 8)], lanes_of(3, 4, 2)
+    ([4, 2, 1, 1], 3)
+    """
+    return lanes or max(1, min(LANES, round_size // workers))
+
+
+def val_reply_work(
+    run: Run, of: tuple[list[str], Mapping[str, Any] | None]
+) -> Work[None, list[str]]:
+    """The unchanged model's replies to harmless val prompts, as long as a trial's."""
+    prompts, check = of
+    run.use_check(check)
+    return lambda items, _: [asking(run).replies(prompts) for _ in items]
+
+
+def _drift_on(
+    run: Run, prompts: list[str], check: Mapping[str, Any] | None
+) -> tuple[list[str], list[str]]:
+    """Harmless prompts, and what is said to them."""
+    return prompts, run.fleet.prepared(val_reply_work, (prompts, check)).one(None)
 
 
 def asking(run: Run) -> Asking:
@@ -81,10 +167,22 @@ def asking(run: Run) -> Asking:
         run.lm,
         tokens=c.search_tokens or c.test_tokens,
         refusal_tokens=c.search_tokens or short,
-        lanes=c.lanes,
+        lanes=c.lanes or LANES,
         batch_size=c.batch_size,
         max_missing=c.max_missing,
     )
+
+
+def _say_who_idles(run: Run) -> None:
+    """Say where rounds are too small for all workers to have a trial."""
+    size, workers = run.config.round_size, run.fleet.workers
+    busy = -(-size // lanes_of(run.config.lanes, size, workers))
+    if busy < workers:
+        note(
+            f"search: rounds of {size} trials, {lanes_of(run.config.lanes, size, workers)} side by "
+            f"side, keep {busy} of {workers} workers busy: a new run with --round-size "
+            f"{workers * LANES} gives each {LANES} at a time"
+        )
 
 
 def check_storage(run: Run) -> None:
