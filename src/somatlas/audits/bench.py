@@ -12,6 +12,7 @@ from somatlas.audits.audit_plan import Plan
 from somatlas.audits.parts import Parts
 from somatlas.completions.cache import ReplyStore
 from somatlas.completions.make import Generator
+from somatlas.judges import CoherenceCheck
 from somatlas.judges.registry import Judges
 from somatlas.judges.verdict import Judge
 from somatlas.measures.drift import MORE_REPLY_TOKENS, Drift
@@ -19,7 +20,7 @@ from somatlas.measures.layer_choice import rule_prompts
 from somatlas.measures.layer_rule import find_refusal_tokens, first_token_log_probabilities
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts.prompt_set import Prompt, PromptSet, spread, texts
-from somatlas.runs.answer_check import answer_check
+from somatlas.runs.answer_check import calibration_prompts, strangers_of
 from somatlas.searches.trials import Asking
 
 _DRIFT_PROMPTS = 32  # whose replies' log p over the vocabulary are held
@@ -93,9 +94,7 @@ def make_bench(
     Raises InputError where it does not seem to refuse, or a judge cannot be made.
     """
     plan = means.plan
-    check = answer_check(
-        lm, means.prompts, means.store, tokens=plan.tokens, batch_size=means.batch_size
-    )
+    check = _check(lm, means)
     judges = [means.judges.get(spec, check) for spec in (plan.judge, *plan.more_judges)]
     asking = Asking.by(
         judges[0],
@@ -120,12 +119,23 @@ def between(first: Bench, second: Bench) -> float | None:
     return drift.under(None)
 
 
+def _check(lm: LanguageModel, means: Means) -> CoherenceCheck:
+    """The check of answers, calibrated as a run's."""
+    asked = calibration_prompts(means.prompts)
+    answers = _answers(lm, asked, means.plan.tokens, means)
+    return CoherenceCheck.calibrated(lm, asked, answers, strangers_of(means.prompts))
+
+
 def _drift(lm: LanguageModel, harmless: Sequence[Prompt], means: Means) -> Drift:
-    generator = Generator(lm, MORE_REPLY_TOKENS, means.batch_size, store=means.store)
     prompts = texts(spread(harmless, _DRIFT_PROMPTS))
-    said = generator.under(None)(prompts, lm.system)
-    replies = [one.answer for one in said]
+    replies = _answers(lm, prompts, MORE_REPLY_TOKENS, means)
     return Drift(lm, prompts, replies, means.batch_size, MORE_REPLY_TOKENS)
+
+
+def _answers(lm: LanguageModel, prompts: list[str], tokens: int, means: Means) -> list[str]:
+    """What the model answers as it is, kept for all that ask it again."""
+    generator = Generator(lm, tokens, means.batch_size, store=means.store)
+    return [one.answer for one in generator.under(None)(prompts, lm.system)]
 
 
 def _refusal_tokens(lm: LanguageModel, means: Means) -> list[int]:

@@ -107,6 +107,7 @@ def _audit(
     from somatlas.audits.audit import carry_out
     from somatlas.models.load import folder_name, load_model
     from somatlas.runs.folder import model_arguments
+    from somatlas.searches.trials import LANES
 
     flags["name"] = name or (f"audit-against-{folder_name(against)}" if against else "audit")
     asked = {"budget": None if budget is None else int(budget), "relearn": relearn}
@@ -125,7 +126,7 @@ def _audit(
         models,
         store=run.folder.parent / ".replies",
         batch_size=c.batch_size,
-        lanes=c.lanes,
+        lanes=c.lanes or LANES,
         max_missing=c.max_missing,
         refusal_tokens=c.refusal_tokens,
         say=lambda line: click.echo(line, err=True),

@@ -8,7 +8,7 @@ from typing import Any
 from somatlas.fleet import Work
 from somatlas.judges import CoherenceCheck
 from somatlas.progress import Advance, ignore
-from somatlas.prompts.prompt_set import Prompt, Split, spread, texts
+from somatlas.prompts.prompt_set import Prompt, PromptSet, Split, spread, texts
 from somatlas.runs.dealt_replies import Wanted, dealt_replies
 from somatlas.runs.folder import Run
 
@@ -27,7 +27,7 @@ def check_record(run: Run) -> Mapping[str, Any] | None:
     if run.config.coherence == "off":
         return None
     if run.check_record is None:
-        asked = texts(spread(_unseen(run.prompts.negative), _CALIBRATION_PROMPTS))
+        asked = calibration_prompts(run.prompts)
         wanted = Wanted(None, run.config.system, asked)
         (said,) = dealt_replies(run, [wanted], None, ignore)
         answers = [one.answer for one in said]
@@ -39,13 +39,23 @@ def check_record(run: Run) -> Mapping[str, Any] | None:
 def calibration_work(run: Run, of: tuple[list[str], list[str]]) -> Work[None, Mapping[str, Any]]:
     """The record of the check that answers to prompts calibrate."""
     prompts, answers = of
-    strangers = texts(spread(_unseen(run.prompts.positive), _STRANGERS))
+    strangers = strangers_of(run.prompts)
 
     def work(items: Sequence[None], _advance: Advance) -> list[Mapping[str, Any]]:
         check = CoherenceCheck.calibrated(run.lm, prompts, answers, strangers)
         return [check.record for _ in items]
 
     return work
+
+
+def calibration_prompts(prompts: PromptSet) -> list[str]:
+    """The harmless prompts whose answers calibrate the check."""
+    return texts(spread(_unseen(prompts.negative), _CALIBRATION_PROMPTS))
+
+
+def strangers_of(prompts: PromptSet) -> list[str]:
+    """The harmful prompts that replies are tried behind."""
+    return texts(spread(_unseen(prompts.positive), _STRANGERS))
 
 
 def _unseen(side: Mapping[Split, Sequence[Prompt]]) -> Sequence[Prompt]:
