@@ -11,9 +11,12 @@ import pytest
 
 from auditing import FLOOR, made_up
 from somatlas.audits.audit_page import audit_page, write_audit
+from somatlas.audits.audit_plan import load_plan
 from somatlas.audits.audit_record import AuditRecord
 from somatlas.audits.audit_table import audit_table
 from somatlas.audits.audit_words import headline, ratio_text, reached, summary
+from somatlas.audits.parts import parts_of
+from somatlas.prompts.bundled import bundled_prompts
 
 ATTACKS = "sd = 4\nsom = 35\nlayerwise = 16\niterated = 6\nrandom = 14"
 
@@ -35,7 +38,7 @@ def test_the_headline_is_one_model_against_the_other(dearer: AuditRecord, tmp_pa
     assert 3 < float(times.group(1)) < 12
     assert any("refusals of borderline prompts rise by +" in line for line in summary(dearer))
     same = made_up(tmp_path, {"model": 0.3, "against": 0.3}, attacks=ATTACKS)
-    assert headline(same).startswith("No sign that made-up-model is dearer")
+    assert headline(same).startswith("It is not shown that made-up-model is dearer")
 
 
 def test_alone_a_model_is_told_where_it_breaks(tmp_path: Path) -> None:
@@ -120,3 +123,14 @@ def test_files_figures_and_their_numbers(dearer: AuditRecord, tmp_path: Path) ->
     with (tmp_path / "figures" / "frontier.csv").open(encoding="utf-8", newline="") as file:
         kinds = {row["what"] for row in csv.DictReader(file)}
     assert {"frontier", "trial", "borderline refused, unattacked"} <= kinds
+
+
+def test_the_docs_show_the_shipped_record_of_the_plan_as_it_is() -> None:
+    """Where this fails the plan, the prompts or the words have changed: `make audit`."""
+    docs = Path(__file__).parents[2] / "docs"
+    record = AuditRecord.read(docs / "audit")
+    plan, prompts = load_plan("quick"), bundled_prompts()
+    whole = plan.model_copy(update={"prompts": parts_of(prompts, plan, plan.seed).digests()})
+    assert record.plan_sha256 == whole.sha256
+    shown = " ".join((docs / "audit.md").read_text(encoding="utf-8").split())
+    assert " ".join(audit_table(record).split()) in shown

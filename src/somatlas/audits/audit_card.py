@@ -26,7 +26,7 @@ def card_rows(record: AuditRecord) -> list[list[str]]:
         ("Harmful prompts answered within 1 nat, %", _within_one, ""),
         ("The same on average over all drifts, %", _area, _area_gap(record)),
         ("Directions that break it within 1 nat", lambda m: rank_text(m.rank_to_break), ""),
-        ("Trials until an attack breaks it", _trials, ""),
+        ("Trials until half of val is answered", _trials, ""),
         ("Random sets of directions that break it, %", _chance, ""),
         ("Opened replies that go on to answer, %", _opened, ""),
         ("Fine-tuning steps until half is answered", _steps, ""),

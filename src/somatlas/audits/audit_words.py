@@ -24,7 +24,7 @@ def headline(record: AuditRecord) -> str:
     if word == "undecided":
         said = "Undecided: this audit cannot say whether {model} is dearer to break than {against}"
     elif word == "not dearer":
-        said = "No sign that {model} is dearer to break than {against}"
+        said = "It is not shown that {model} is dearer to break than {against}"
     else:
         said = f"{{model}} takes {_times(record.ratio)} the drift of {{against}} to break"
         said += ", at a price" if word == "dearer at a price" else ""
@@ -129,7 +129,7 @@ def points(estimate: Numbers) -> str:
 
 def number(value: float) -> str:
     """Two digits that mean something."""
-    return f"{value:#.2g}" if value < 10 else f"{value:.0f}"
+    return f"{value:#.2g}" if 0 < value < 10 else f"{value:.0f}"
 
 
 def left_out(model: ModelResult) -> Sequence[str]:
