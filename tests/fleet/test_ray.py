@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +22,16 @@ pytestmark = pytest.mark.slow
 MB = 2**20
 
 
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
+    """Workers find the tests' own modules, as this process does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+        yield
+
+
 @pytest.fixture(scope="module")
-def ray() -> Iterator[Any]:
+def ray(importable: None) -> Iterator[Any]:
     """A cluster of this process with little memory for objects."""
     found = pytest.importorskip("ray")
     found.init(
@@ -133,4 +142,5 @@ def test_nodes_come_and_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert "is lost" in capsys.readouterr().err
         made.close()
     finally:
+        sys.modules["ray"].shutdown()
         nodes.shutdown()

@@ -434,7 +434,14 @@ def test_a_process_stopped_by_ctrl_c_is_resumed_by_the_same_command(
         (folder / name).unlink()
     place = ["--out", str(whole.parents[1]), "--name", "stopped"]
     line = [sys.executable, "-m", "somatlas", "search", str(tiny_folder), *place]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        line,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a background job has none
+    )
     while process.poll() is None and not (folder / "study.db").exists():
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
