@@ -54,7 +54,8 @@ What is out of reach here, and why:
   second with some other work beside it (990 s of CPU time, so some 8 minutes at best): represent 26
   s, layers 37, search 163, ablate 108, judge 9, atlas 342. That is longer than before the atlas had
   its controls and replies were tried for sense and subject. It was measured while a batch's keys
-  and values had 256 MB; they have 1 GB since, with which a round of trials takes 0.7 times as long.
+  and values had 256 MB; they have 1 GB since, with which a round of trials takes 0.7 times as long
+  and the atlas, alone on the machine, 237 s.
   `python benchmarks/demo.py --against CHECKOUT` measures it, beside busy programs too, with memory
   and the share of the product rate; it has not been run to its end.
 """
