@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from somatlas.attacks.target import Target
 
 Threat = Literal["A", "B", "C"]
-THREATS: Mapping[Threat, str] = {
-    "A": "the weights",
-    "B": "the weights, and fine-tuning",
-    "C": "the weights, and another model",
+THREATS: Mapping[str, str] = {
+    "A": "weights",
+    "B": "weights, fine-tuning",
+    "C": "weights, other model",
 }
 ROUND = 4  # attempts that are proposed from the same outcomes, as a search's trials
 
@@ -106,6 +106,12 @@ class Ablated(Attempt):
 
 
 Rounds = Generator[list[Attempt], list[Outcome], None]
+
+
+def in_rounds(attempts: Sequence[Attempt]) -> Rounds:
+    """Attempts that are the same whatever became of those before."""
+    for start in range(0, len(attempts), ROUND):
+        yield list(attempts[start : start + ROUND])
 
 
 class Attack(ABC):

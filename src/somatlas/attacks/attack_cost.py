@@ -37,6 +37,16 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def points(self) -> str:
+        """A difference of shares in words.
+
+        >>> Estimate(0.25, -0.031, 0.5).points
+        '+25 points [-3, +50]'
+        """
+        value, low, high = (100 * x for x in (self.value, self.low, self.high))
+        return f"{value:+.0f} points [{low:+.0f}, {high:+.0f}]"
+
 
 @dataclass(frozen=True)
 class Bounded:

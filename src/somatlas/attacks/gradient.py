@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from somatlas.attacks.descent import Loss, descents
 from somatlas.attacks.prompt_order import drawn
 from somatlas.errors import InputError
-from somatlas.models.batches import Batch, within_memory
+from somatlas.models.batches import Batch
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities
 
@@ -74,8 +75,8 @@ class Goal:
         """
         tokens = torch.tensor(list(self.answers))
 
-        def loss(batch: Batch) -> Tensor:
-            log_p = log_probabilities(self._whole.logits(batch.inputs, 1)[:, -1])
+        def loss(whole: LanguageModel, batch: Batch) -> Tensor:
+            log_p = log_probabilities(whole.logits(batch.inputs, 1)[:, -1])
             return -log_p[:, tokens.to(log_p.device)].logsumexp(dim=1).sum()
 
         prompts = [self.harmful[row] for row in rows]
@@ -88,9 +89,9 @@ class Goal:
         """
         kept = self._base  # made before anything is ablated
 
-        def loss(batch: Batch) -> Tensor:
+        def loss(whole: LanguageModel, batch: Batch) -> Tensor:
             base = [kept[rows[row]] for row in batch.rows]
-            log_p = log_probabilities(self._whole.logits(batch.inputs, max(map(len, base))))
+            log_p = log_probabilities(whole.logits(batch.inputs, max(map(len, base))))
             terms = []
             for own, under in zip(base, log_p, strict=True):
                 p = own.to(under.device)
@@ -105,23 +106,20 @@ class Goal:
         Q: Tensor,
         prompts: Sequence[str],
         suffixes: Sequence[Sequence[int]],
-        loss: Callable[[Batch], Tensor],
+        loss: Loss,
     ) -> tuple[float, Tensor]:
         """A loss summed over prompts under the ablation of Q's span, with its gradient."""
         placed = Q.to(self.lm.model.device, torch.float32).requires_grad_()
-
-        def of(batch: Batch) -> list[tuple[float, Tensor]]:
-            with torch.enable_grad(), self.lm.ablate(_Span(placed)):
-                value = loss(batch)
-                (gradient,) = torch.autograd.grad(value, placed)
-            return [(float(value.detach()), gradient.cpu().double())]
-
-        parts = [
-            part
-            for batch in self._whole.batches(prompts, self.batch_size, suffixes=suffixes)
-            for part in within_memory(batch, of)
-        ]
-        gradient = torch.stack([part for _, part in parts]).sum(dim=0)
+        parts = descents(
+            self.lm,
+            prompts,
+            suffixes,
+            self.batch_size,
+            [placed],
+            lambda: self.lm.ablate(_Span(placed)),
+            loss,
+        )
+        gradient = torch.stack([own.cpu().double() for _, (own,) in parts]).sum(dim=0)
         if not gradient.isfinite().all():
             raise InputError(
                 f"no finite gradient comes through {self.lm.name} in {self.lm.model.dtype}: try "
@@ -130,18 +128,14 @@ class Goal:
         return sum(value for value, _ in parts), gradient
 
     @cached_property
-    def _whole(self) -> LanguageModel:
-        """Without a head that is computed beforehand: no gradient would come through it."""
-        return replace(self.lm, shares_head=False)
-
-    @cached_property
     def _base(self) -> list[Tensor]:
         """(T + 1, vocabulary) float32 log p behind each harmless prompt and its T reply tokens."""
         found: dict[int, Tensor] = {}
         with torch.no_grad():
-            for batch in self._whole.batches(self.harmless, self.batch_size, suffixes=self.replies):
+            whole = replace(self.lm, shares_head=False)  # as where gradients are taken
+            for batch in whole.batches(self.harmless, self.batch_size, suffixes=self.replies):
                 counts = [len(self.replies[row]) + 1 for row in batch.rows]
-                log_p = log_probabilities(self._whole.logits(batch.inputs, max(counts))).cpu()
+                log_p = log_probabilities(whole.logits(batch.inputs, max(counts))).cpu()
                 found |= {r: p[-n:] for r, p, n in zip(batch.rows, log_p, counts, strict=True)}
         return [found[row] for row in range(len(found))]
 

@@ -7,16 +7,17 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from somatlas.attacks.descent import descents
 from somatlas.attacks.prompt_order import drawn
 from somatlas.errors import InputError
-from somatlas.models.batches import Batch, within_memory
+from somatlas.models.batches import Batch
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities
 
@@ -134,25 +135,17 @@ def _descent(
     lm: LanguageModel, factors: Mapping[str, Tensor], lessons: Sequence[Lesson], rows: int
 ) -> tuple[float, list[Tensor]]:
     """The loss summed over lessons, with its gradient by each factor."""
-    whole = replace(lm, shares_head=False)  # no gradient would come through a head made beforehand
     replies = [lesson.reply for lesson in lessons]
-    parameters = list(factors.values())
-
-    def of(batch: Batch) -> list[tuple[float, list[Tensor]]]:
-        with torch.enable_grad(), adapted(lm, factors):
-            loss = _loss(whole, batch, [len(replies[row]) for row in batch.rows])
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = [
-            torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
-        ]
-        return [(float(loss.detach()), gradients)]
-
-    prompts = [lesson.prompt for lesson in lessons]
-    parts = [
-        part
-        for batch in whole.batches(prompts, rows, suffixes=replies)
-        for part in within_memory(batch, of)
-    ]
+    parts = descents(
+        lm,
+        [lesson.prompt for lesson in lessons],
+        replies,
+        rows,
+        list(factors.values()),
+        lambda: adapted(lm, factors),
+        lambda whole, batch: _loss(whole, batch, [len(replies[row]) for row in batch.rows]),
+        allow_unused=True,
+    )
     gradients = [sum(own[1:], own[0]) for own in zip(*(g for _, g in parts), strict=True)]
     return sum(loss for loss, _ in parts), gradients
 

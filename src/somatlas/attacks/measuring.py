@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from somatlas.ablation import LayerProjections, Projection
 from somatlas.attacks.attack import Attempt, Outcome
+from somatlas.fleet import deal
 from somatlas.judges.verdict import Verdict
 from somatlas.measures.drift import Drift
 from somatlas.searches.trials import Asking
@@ -79,5 +80,5 @@ def drift_of(attempt: Attempt, drift: Drift) -> float:
 def _lanes(attempts: Sequence[Attempt], size: int) -> Iterator[list[int]]:
     """The places of attempts that are made together."""
     together = [i for i, attempt in enumerate(attempts) if attempt.ablation is not None]
-    yield from (together[i : i + size] for i in range(0, len(together), size))
+    yield from deal(together, size)
     yield from ([i] for i in range(len(attempts)) if i not in together)

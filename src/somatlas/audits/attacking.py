@@ -11,6 +11,7 @@ from somatlas.attacks.measuring import measured
 from somatlas.audits.bench import Bench
 from somatlas.audits.kept_attempts import NONE, Family, Kept, Place, Tried
 from somatlas.errors import InputError
+from somatlas.fleet import deal
 from somatlas.progress import Advance, ignore
 from somatlas.prompts.prompt_set import texts
 
@@ -91,8 +92,7 @@ class Attacking:
             number += len(batch)
             found = list(zip(places, batch, strict=True))
             self._made.update(found)
-            for start in range(0, len(found), bench.means.lanes):
-                lanes = found[start : start + bench.means.lanes]
+            for lanes in deal(found, bench.means.lanes):
                 self._measure(seed, [one for one in lanes if not self._is_kept(*one)])
                 advance(len(lanes))
             known = self.kept.attempts.all()

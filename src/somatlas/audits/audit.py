@@ -27,6 +27,7 @@ from somatlas.audits.recognition import recognition
 from somatlas.audits.summing_up import model_numbers
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.errors import InputError
+from somatlas.fleet import deal
 from somatlas.judges.registry import Judges
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import MODEL, LanguageModel
@@ -229,8 +230,7 @@ def _test(bench: Bench, kept: Kept, attacking: Attacking, found: Measured) -> No
     }
     with progress(f"test {bench.role}", sum(map(len, todo.values()))) as advance:
         for kinds, places in todo.items():
-            for start in range(0, len(places), bench.means.lanes):
-                lanes = places[start : start + bench.means.lanes]
+            for lanes in deal(places, bench.means.lanes):
                 prove(bench, kept, {p: _attempt(attacking, p) for p in lanes}, kinds)
                 advance(len(lanes))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from somatlas.attacks.attack import THREATS
 from somatlas.audits.audit_card import card_rows, within_one
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_words import (
@@ -16,7 +17,6 @@ from somatlas.audits.audit_words import (
 )
 from somatlas.evaluation.tables import plain_table, table_text
 
-THREATS = {"A": "weights", "B": "weights, fine-tuning", "C": "weights, other model"}
 ATTACK_COLUMNS = (
     "attacker has",
     "trials",

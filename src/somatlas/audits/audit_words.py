@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from somatlas.attacks.attack_cost import HALF
+from somatlas.attacks.attack_cost import HALF, Estimate
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 
 Numbers = Mapping[str, Any]
@@ -123,8 +123,7 @@ def percent(estimate: Numbers | None) -> str:
 
 def points(estimate: Numbers) -> str:
     """A difference of shares with its interval."""
-    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:+.0f} points [{low:+.0f}, {high:+.0f}]"
+    return Estimate(**estimate).points
 
 
 def number(value: float) -> str:

@@ -16,8 +16,8 @@ from somatlas.judges import CoherenceCheck
 from somatlas.judges.registry import Judges
 from somatlas.judges.verdict import Judge
 from somatlas.measures.drift import MORE_REPLY_TOKENS, Drift
-from somatlas.measures.layer_choice import rule_prompts
-from somatlas.measures.layer_rule import find_refusal_tokens, first_token_log_probabilities
+from somatlas.measures.layer_choice import rule_prompts, sought_tokens
+from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts.prompt_set import Prompt, PromptSet, spread, texts
 from somatlas.runs.answer_check import calibration_prompts, strangers_of
@@ -144,9 +144,4 @@ def _refusal_tokens(lm: LanguageModel, means: Means) -> list[int]:
     harmful, harmless = (
         first_token_log_probabilities(lm, texts(side), means.batch_size) for side in opening
     )
-    return find_refusal_tokens(
-        harmful,
-        harmless,
-        [prompt.category for prompt in opening[0]],
-        decode=lambda token: str(lm.tokenizer.decode([token])),
-    )
+    return sought_tokens(lm, opening[0], harmful, harmless)

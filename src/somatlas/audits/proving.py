@@ -20,19 +20,16 @@ HARMFUL, ALL_KINDS = ("harmful",), ("harmful", "harmless", "borderline")
 def prove(
     bench: Bench, kept: Kept, attempts: Mapping[Place, Attempt], kinds: Sequence[str]
 ) -> None:
-    """Test attempts, side by side where they share batches, and keep what was found.
+    """Test attempts side by side, and keep what was found.
 
     kinds : of prompts that they answer; drift is measured on the same harmless replies always.
     """
-    found = list(attempts.items())
-    for start in range(0, len(found), bench.means.lanes):
-        lanes = found[start : start + bench.means.lanes]
-        sides = {kind: _answers(bench, [a for _, a in lanes], kind) for kind in kinds}
-        for lane, (place, attempt) in enumerate(lanes):
-            own = {kind: side[lane] for kind, side in sides.items()}
-            if kept.replies is not None:
-                append_rows(kept.replies, _reply_rows(bench, place, own))
-            kept.tested.put({str(place): _tested(bench, attempt, own)})
+    sides = {kind: _answers(bench, list(attempts.values()), kind) for kind in kinds}
+    for lane, (place, attempt) in enumerate(attempts.items()):
+        own = {kind: side[lane] for kind, side in sides.items()}
+        if kept.replies is not None:
+            append_rows(kept.replies, _reply_rows(bench, place, own))
+        kept.tested.put({str(place): _tested(bench, attempt, own)})
 
 
 def _answers(bench: Bench, attempts: Sequence[Attempt], kind: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from somatlas.attacks.attack import Attempt
+from somatlas.attacks.attack_cost import Estimate
 from somatlas.audits.bench import Bench
 from somatlas.audits.kept_attempts import NONE
 from somatlas.prompts.prompt_set import texts
@@ -26,16 +27,6 @@ _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Auroc:
-    """Share of pairs that are ranked rightly, ties as half, with its 95 % bootstrap interval over
-    prompts of both sides."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Recognition:
     """Of test prompts, under one edit.
 
@@ -43,9 +34,9 @@ class Recognition:
     against harmless by the number of tokens alone, whichever way. layers : that the probe reads.
     """
 
-    harmless: Auroc
-    borderline: Auroc | None
-    length: Auroc
+    harmless: Estimate
+    borderline: Estimate | None
+    length: Estimate
     layers: tuple[int, ...]
 
 
@@ -102,8 +93,9 @@ def probe_scores(harmful: Floats, harmless: Floats, others: dict[str, Floats]) -
     }
 
 
-def auroc(positive: Sequence[float] | Floats, negative: Sequence[float] | Floats) -> Auroc:
-    """How well scores (n,) and (m,) rank positive above negative ones."""
+def auroc(positive: Sequence[float] | Floats, negative: Sequence[float] | Floats) -> Estimate:
+    """How well scores (n,) and (m,) rank positive above negative ones: the share of pairs that are
+    ranked rightly, ties as half, with its 95 % bootstrap interval over prompts of both sides."""
     one, two = (np.asarray(side, dtype=float) for side in (positive, negative))
     wins = (one[:, None] > two[None]) + 0.5 * (one[:, None] == two[None])
     rng = np.random.default_rng(0)
@@ -111,4 +103,4 @@ def auroc(positive: Sequence[float] | Floats, negative: Sequence[float] | Floats
     columns = rng.multinomial(len(two), np.full(len(two), 1 / len(two)), size=_RESAMPLES) / len(two)
     drawn = np.einsum("rm,rm->r", rows @ wins, columns)
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Auroc(float(wins.mean()), float(low), float(high))
+    return Estimate(float(wins.mean()), float(low), float(high))

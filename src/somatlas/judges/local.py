@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from somatlas.errors import InputError
+from somatlas.fleet import deal
 from somatlas.judges.template import JudgeTemplate
 from somatlas.judges.verdict import Judgement, Verdict
 from somatlas.models.integrity import load_report, stored_tensors
@@ -248,8 +249,7 @@ def _rows(
     keep = {"logits_to_keep": 1} if side == "left" else {}
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
-    for start in range(0, len(order), _BATCH):
-        some = order[start : start + _BATCH]
+    for some in deal(order, _BATCH):
         batch = tokenizer(
             [texts[i] for i in some],
             padding=True,

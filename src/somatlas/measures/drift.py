@@ -40,6 +40,7 @@ class Drift:
     ) -> None:
         self.lm, self.prompts, self.batch_size = lm, list(prompts), batch_size
         self.tokens, self._texts = tokens, list(replies)
+        self._samples: dict[int, Drift] = {}
         ids = lm.tokenizer(list(replies), add_special_tokens=False)["input_ids"]
         self.replies = [row[:tokens] for row in ids]
         self._base = [(rows, log_p.cpu()) for rows, log_p in self._log_probabilities()]
@@ -48,9 +49,12 @@ class Drift:
         """On `count` of the prompts at most, evenly spread."""
         if count >= len(self.prompts):
             return self
-        rows = [len(self.prompts) * i // count for i in range(count)]
-        prompts, replies = ([side[i] for i in rows] for side in (self.prompts, self._texts))
-        return Drift(self.lm, prompts, replies, self.batch_size, self.tokens)
+        if count not in self._samples:
+            rows = [len(self.prompts) * i // count for i in range(count)]
+            prompts, replies = ([side[i] for i in rows] for side in (self.prompts, self._texts))
+            made = Drift(self.lm, prompts, replies, self.batch_size, self.tokens)
+            self._samples[count] = made
+        return self._samples[count]
 
     def n_tokens(self, tokens: int) -> int:
         """How many tokens the first `tokens` of every reply are together."""

@@ -163,12 +163,7 @@ def opening_of(
         first_token_log_probabilities(lm, texts(side), batch_size) for side in data.opening
     )
     if refusal_tokens is None:
-        tokens = find_refusal_tokens(
-            harmful,
-            harmless,
-            [prompt.category for prompt in data.opening[0]],
-            decode=lambda token: str(lm.tokenizer.decode([token])),
-        )
+        tokens = sought_tokens(lm, data.opening[0], harmful, harmless)
     else:
         tokens = valid_tokens(refusal_tokens, harmful.shape[1])
     n, m = map(len, data.val)
@@ -178,6 +173,19 @@ def opening_of(
         None if refusal_tokens else len(harmful),
         float(refusal_scores(harmful[:n], tokens, epsilon).mean()),
         harmless[:m],
+    )
+
+
+def sought_tokens(
+    lm: LanguageModel, asked: Sequence[Prompt], harmful: Tensor, harmless: Tensor
+) -> list[int]:
+    """The refusal tokens, by log p (n, vocabulary) of the first reply token to the harmful prompts
+    asked and to harmless ones; raises InputError where there are none."""
+    return find_refusal_tokens(
+        harmful,
+        harmless,
+        [prompt.category for prompt in asked],
+        decode=lambda token: str(lm.tokenizer.decode([token])),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from somatlas.ablation import Projection, RowProjections
+from somatlas.fleet import deal
 from somatlas.measures.layer_rule import LayerScore, prompt_kl, refusal_scores
 from somatlas.models.language_model import LanguageModel
 
@@ -53,9 +54,7 @@ def layer_effects(
     see `refusal_scores`.
     """
     prompts, first = [*harmful, *harmless], len(harmful)
-    layers, lanes = list(directions), layers_a_batch(len(prompts), batch_size)
-    for start in range(0, len(layers), lanes):
-        some = layers[start : start + lanes]
+    for some in deal(list(directions), layers_a_batch(len(prompts), batch_size)):
         rows = RowProjections([Projection(directions[layer][None]) for layer in some])
         values = torch.zeros(len(some), len(prompts), dtype=torch.float64)
         with lm.ablate(rows):

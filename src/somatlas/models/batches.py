@@ -226,8 +226,10 @@ def _rows_held(model: PreTrainedModel, cache: Cache | None, tokens: int, rows: i
     if cache is None or model.device.type != "cpu" or not cache.get_seq_length():
         return sys.maxsize
     held = [x for layer in cache.layers for x in (layer.keys, layer.values)]
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     token = sum(x.numel() / x.shape[0] * x.element_size() for x in held) / cache.get_seq_length()
+    if rows * token * tokens <= _CACHE_BYTES:  # as nearly always: the weights need no counting
+        return rows
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     room = max(_FEWEST_ROWS, int(max(_CACHE_BYTES, weights // 4) / (token * tokens)))
     return math.ceil(rows / math.ceil(rows / room))
 

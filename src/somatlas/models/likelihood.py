@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from somatlas.fleet import deal
 from somatlas.models.batches import Batch, cache_argument, selected
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import LOWEST, log_probabilities
@@ -60,8 +61,7 @@ class Surprise:
             for i, loss in zip(rows, losses, strict=True):
                 result[i] = loss
         for part, known in groups.values():
-            for start in range(0, len(known), self.batch_size):  # one prompt may have many replies
-                pairs = known[start : start + self.batch_size]
+            for pairs in deal(known, self.batch_size):  # one prompt may have many replies
                 rows = [row for _, row in pairs]
                 losses = self._after(part, rows, [replies[i] for i, _ in pairs])
                 for (i, _), loss in zip(pairs, losses, strict=True):

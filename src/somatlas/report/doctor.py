@@ -12,8 +12,8 @@ from somatlas.errors import InputError
 from somatlas.exports.adapter import carried_by_lora
 from somatlas.exports.carried import left_behind
 from somatlas.exports.edited_model import check_gap, probe_logits, relative_gap
-from somatlas.measures.layer_choice import TOKEN_PROMPTS
-from somatlas.measures.layer_rule import find_refusal_tokens, first_token_log_probabilities
+from somatlas.measures.layer_choice import TOKEN_PROMPTS, sought_tokens
+from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.measures.loudness import RATIO, loudest
 from somatlas.models.chat import check_system, find_format
 from somatlas.models.integrity import stored_tensors
@@ -116,11 +116,8 @@ def _refusal_tokens(lm: LanguageModel, prompts: PromptSet, batch_size: int) -> l
     harmful, harmless = (
         first_token_log_probabilities(lm, texts(side), batch_size) for side in sides
     )
-    categories = [prompt.category for prompt in sides[0]]
     try:
-        tokens = find_refusal_tokens(
-            harmful, harmless, categories, decode=lambda t: str(lm.tokenizer.decode([t]))
-        )
+        tokens = sought_tokens(lm, sides[0], harmful, harmless)
     except InputError as error:
         return [f"none: {error}"]
     mass = [float(p.exp()[:, tokens].sum(dim=1).mean()) for p in (harmful, harmless)]

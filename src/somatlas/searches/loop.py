@@ -9,6 +9,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from somatlas.errors import InputError
+from somatlas.fleet import deal
 from somatlas.progress import Advance, ignore
 from somatlas.searches.rounds import PLACE, first_of_round
 from somatlas.searches.space import Ranks, SubsetSpace
@@ -71,8 +72,8 @@ def in_lanes(evaluate: Evaluate, lanes: int) -> Evaluate:
     """The same with at most so many points at a time."""
 
     def each(points: Sequence[Ranks], threshold: float) -> Iterator[Outcome]:
-        for start in range(0, len(points), lanes):
-            yield from evaluate(points[start : start + lanes], threshold)
+        for some in deal(points, lanes):
+            yield from evaluate(some, threshold)
 
     return each
 

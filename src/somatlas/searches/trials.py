@@ -14,6 +14,7 @@ from torch import Tensor
 
 from somatlas.ablation import LayerProjections, Projection, RowProjections
 from somatlas.ablation.projection import Mode
+from somatlas.fleet import deal
 from somatlas.judges.registry import check_missing
 from somatlas.judges.verdict import Judge, Verdict, judgements, refusal_judge, settled_by
 from somatlas.measures.drift import Drift
@@ -60,7 +61,7 @@ class Asking:
         n = len(prompts)
         replies = self.replies(prompts, [], self.watch(n, 1))
         replies += self.replies(prompts, projections, self.watch(n, len(projections)))
-        shares = [self.verdicts(prompts, replies[i : i + n]) for i in range(0, len(replies), n)]
+        shares = [self.verdicts(prompts, own) for own in deal(replies, n)]
         return [
             {
                 "asr": share[Verdict.COMPLIED],
@@ -77,9 +78,8 @@ class Asking:
         """(1 + p, n): 1 where the reply to a prompt refuses, 0 where not, NaN without a verdict, of
         the model as it is and under each projection, a lane each."""
         judge, n = self.refusal_judge, len(prompts)
-        lanes = range(0, len(projections), self.lanes)
         verdicts: list[Verdict] = []
-        for batch in ([], *(projections[i : i + self.lanes] for i in lanes)):
+        for batch in ([], *deal(projections, self.lanes)):
             watch = self.watch(n, max(1, len(batch)))
             replies = self.replies(prompts, batch, watch, self.refusal_tokens)
             found = judgements(judge, [*prompts] * max(1, len(batch)), replies)

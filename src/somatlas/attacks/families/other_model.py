@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from somatlas.attacks.attack import ROUND, Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import ROUND, Ablated, Attack, Attempt, Rounds, in_rounds
 from somatlas.attacks.families.searched_sets import KS, LAYERS
 from somatlas.attacks.families.single_direction import single_directions
 from somatlas.attacks.pools import pool_of
@@ -99,7 +99,7 @@ class StripAttack(Attack):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        if target.other is not None and not attenuated(target.lm, target.other, 0.0):
+        if target.other is not None and not sum(1 for _ in _differing(target.lm, target.other)):
             raise InputError(
                 f"{target.other.name} has the weights of {target.lm.name}: there is no difference "
                 "to take back"
@@ -107,9 +107,7 @@ class StripAttack(Attack):
 
     def rounds(self, target: Target) -> Rounds:
         tracks = [self._singles(target, keep) for keep in self.keeps]
-        attempts = list(chain.from_iterable(zip(*tracks, strict=True)))
-        for start in range(0, len(attempts), ROUND):
-            yield attempts[start : start + ROUND]
+        yield from in_rounds(list(chain.from_iterable(zip(*tracks, strict=True))))
 
     def _singles(self, target: Target, keep: float) -> list[Attempt]:
         assert target.other is not None
@@ -137,6 +135,15 @@ def attenuated(lm: LanguageModel, other: LanguageModel, keep: float) -> dict[int
 
     Raises InputError where the models have not the same parameters, or not plain numbers.
     """
+    found: dict[int, Tensor] = {}
+    for own, base in _differing(lm, other):
+        mixed = base.float() + keep * (own.float() - base.float())
+        found[id(own)] = mixed.to(own.dtype)
+    return found
+
+
+def _differing(lm: LanguageModel, other: LanguageModel) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each parameter of lm whose values are not the other's, with that one; raises as above."""
     theirs = dict(other.model.named_parameters(remove_duplicate=False))
     ours = dict(lm.model.named_parameters(remove_duplicate=False))
     if {n: p.shape for n, p in ours.items()} != {n: p.shape for n, p in theirs.items()}:
@@ -144,7 +151,7 @@ def attenuated(lm: LanguageModel, other: LanguageModel, keep: float) -> dict[int
             f"{other.name} has not the parameters of {lm.name}: the difference of two models of "
             "one architecture is what can be taken back"
         )
-    found: dict[int, Tensor] = {}
+    known: set[int] = set()
     for name, own in ours.items():
         if not (own.is_floating_point() and own.dtype.itemsize > 1) or own.is_meta:
             raise InputError(
@@ -152,7 +159,6 @@ def attenuated(lm: LanguageModel, other: LanguageModel, keep: float) -> dict[int
                 "without quantisation to take back their difference"
             )
         base = theirs[name].to(own.device)
-        if id(own) not in found and not torch.equal(base, own):
-            mixed = base.float() + keep * (own.float() - base.float())
-            found[id(own)] = mixed.to(own.dtype)
-    return found
+        if id(own) not in known and not torch.equal(base, own):
+            known.add(id(own))
+            yield own, base

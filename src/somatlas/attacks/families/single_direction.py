@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from somatlas.ablation import Projection
-from somatlas.attacks.attack import ROUND, Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds, in_rounds
 from somatlas.attacks.target import Target
 
 
@@ -16,9 +16,7 @@ class SingleDirectionAttack(Attack):
     summary = "the mean difference of each layer, the most promising layer first"
 
     def rounds(self, target: Target) -> Rounds:
-        attempts = single_directions(self.name, target)
-        for start in range(0, len(attempts), ROUND):
-            yield attempts[start : start + ROUND]
+        yield from in_rounds(single_directions(self.name, target))
 
 
 def single_directions(family: str, target: Target) -> list[Attempt]:

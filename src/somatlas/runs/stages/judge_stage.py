@@ -23,7 +23,7 @@ from somatlas.files import write_text
 from somatlas.fleet import Work, deal
 from somatlas.judges.keyword import matcher
 from somatlas.judges.registry import check_missing, is_asked_by_driver
-from somatlas.judges.verdict import Judgement
+from somatlas.judges.verdict import Judge, Judgement
 from somatlas.progress import Advance, ignore, progress
 from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents, Judging
@@ -93,9 +93,7 @@ def judged_by(
 
 def judge_work(run: Run, of: tuple[str, Mapping[str, Any] | None]) -> Work[Said, Judgement]:
     """A judge, by its name and the record of the check of answers."""
-    spec, check = of
-    run.use_check(check)
-    judge = run.judges.get(spec, run.answer_check)
+    judge = _judge(run, *of)
 
     def work(said: Sequence[Said], advance: Advance) -> list[Judgement]:
         found = judgements_of(judge, said)
@@ -107,10 +105,13 @@ def judge_work(run: Run, of: tuple[str, Mapping[str, Any] | None]) -> Work[Said,
 
 def told_work(run: Run, of: tuple[str, Mapping[str, Any] | None]) -> Work[None, ToldOf]:
     """What is told of the same judge."""
-    spec, check = of
-    run.use_check(check)
-    judge = run.judges.get(spec, run.answer_check)
+    judge = _judge(run, *of)
     return lambda items, _advance: [ToldOf(judge.name, dict(judge.record)) for _ in items]
+
+
+def _judge(run: Run, spec: str, check: Mapping[str, Any] | None) -> Judge:
+    run.use_check(check)
+    return run.judges.get(spec, run.answer_check)
 
 
 def reading_work(run: Run, _shared: None) -> Work[str, Reading]:
