@@ -158,7 +158,7 @@ def search(
         run_trials(study, space, in_lanes(one, lanes), trials, advance=advance)
     return found(
         one.projection,
-        in_lanes(one.on(texts(chosen.unseen)), 1),
+        in_lanes(one.on(texts(chosen.unseen)), lanes),
         finished_trials(study, space),
         chosen,
         max_kl=max_kl,

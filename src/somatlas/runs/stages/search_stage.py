@@ -76,7 +76,7 @@ def search_stage(run: Run) -> None:
         raise storage_error(url, error) from None
     result = found(
         lambda ranks: Projection(directions.vectors[list(ranks)], config.mode),
-        _evaluate(run, _OnVal(directions.vectors, unseen, None, check), lanes=1),
+        _evaluate(run, _OnVal(directions.vectors, unseen, None, check)),
         rows,
         prompts,
         max_kl=config.max_kl,
@@ -113,13 +113,13 @@ def trial_work(run: Run, of: _OnVal) -> Work[Point, Outcome | Replied]:
     return work
 
 
-def _evaluate(run: Run, of: _OnVal, lanes: int | None = None) -> Evaluate:
-    """Outcomes of points by the run's fleet, `lanes` of them to a piece."""
+def _evaluate(run: Run, of: _OnVal) -> Evaluate:
+    """Outcomes of points by the run's fleet, as many to a piece as are made side by side."""
     prepared: Prepared[Point, Outcome | Replied] = run.fleet.prepared(trial_work, of)
     config = run.config
 
     def evaluate(points: Sequence[Ranks], threshold: float) -> Iterator[Outcome]:
-        side_by_side = lanes or lanes_of(config.lanes, config.round_size, run.fleet.workers)
+        side_by_side = lanes_of(config.lanes, config.round_size, run.fleet.workers)
         pieces = deal([(ranks, threshold) for ranks in points], side_by_side)
         for results in prepared.each(pieces):
             for one in results:
