@@ -25,10 +25,13 @@ from somatlas.report.control_prose import contrast_rows, contrast_text, knobs_te
 from somatlas.report.floors import floor_text, kmeans_text
 from somatlas.representations.extract import residual_stream
 from somatlas.representations.store import RepresentationStore
+from somatlas.runs import stages
 from somatlas.runs.folder import run_at
 from somatlas.runs.stages.ablate_stage import kept_drift
+from somatlas.runs.stages.atlas_stage import atlas_stage
 from somatlas.runs.stages.map_stage import map_stage
 from somatlas.runs.stages.search_stage import asking
+from somatlas.searches.trials import Asking
 
 
 def odd(reply: str) -> bool:
@@ -50,6 +53,34 @@ def test_refusals_in_lanes_are_those_of_each_ablation_alone(whole: Path) -> None
     found = trials.refusals(projections, prompts)
     np.testing.assert_array_equal(found, expected)
     assert 0 < found.mean() < 1
+    known = {2: [reply for reply, _ in zip(["a", "b"] * 50, prompts, strict=False)]}
+    again = trials.refusals(projections, prompts, known)
+    np.testing.assert_array_equal(again[[0, 1, 3]], found[[0, 1, 3]])
+    np.testing.assert_array_equal(again[2], [odd(reply) for reply in known[2]])
+    one = replace(trials, refusal_judge=KeywordJudge(lambda reply: reply.endswith("b")))
+    late = {0: ["a " * one.refusal_tokens + "b"] * len(prompts)}
+    assert not one.refusals([], prompts, late).any()
+
+
+def test_replies_that_are_there_are_not_made_again_and_change_nothing(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, asked = read_json(whole / "atlas.json"), []
+    whole_reply = Asking.replies
+
+    def counted(self: Asking, prompts: Any, projections: Any = (), *rest: Any) -> list[str]:
+        asked.append(len(prompts) * max(1, len(projections)))
+        return whole_reply(self, prompts, projections, *rest)
+
+    monkeypatch.setattr(Asking, "replies", counted)
+    atlas_stage(run_at(whole))
+    few = sum(asked)
+    assert read_json(whole / "atlas.json") == own
+    asked.clear()
+    monkeypatch.setattr(stages.atlas_stage, "_replies", lambda _run: {})
+    atlas_stage(run_at(whole))
+    assert read_json(whole / "atlas.json") == own
+    assert few < 0.85 * sum(asked)
 
 
 @pytest.mark.parametrize("method", ["points", "som"])

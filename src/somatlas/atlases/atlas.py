@@ -79,7 +79,8 @@ def _steps(subject: Subject) -> list[dict[str, Any]]:
     both, both_shares, steps, clouds = [*harmful, *harmless], [], [], []
     with progress("geometry", len(answered) + 1 + len(every) + 1) as advance:
         for side in answered:
-            both_shares.append(subject.asking.shares(projections, side))
+            known = subject.known({0: "base", len(subject.ranks): "md"}, side)
+            both_shares.append(subject.asking.shares(projections, side, known))
             advance(1)
         reads = subject.reads(both)
         advance(1)

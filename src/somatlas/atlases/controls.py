@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,7 +23,7 @@ from somatlas.prompts.prompt_set import spread, texts
 
 _ARM_PROMPTS = 32  # test prompts a kind that are answered under each harmless side's SD
 _CELL_PROMPTS = 16  # and under each direction alone, of which there are four times as many
-_DRIFT_REPLIES = 16  # that the KL of each is taken on
+_DRIFT_REPLIES = 8  # that the KL of each is taken on
 _KINDS = {
     "harmful": "refusal",
     "harmless": "harmless_refusal",
@@ -39,7 +39,7 @@ def contrast(subject: Subject) -> dict[str, Any]:
     vectors = [_single(subject, side) for side in sides]
     arms = [Projection(vector[None]) for vector in vectors]
     kinds = tuple(_KINDS)
-    refused, kl, how = _measured("harmless sides", subject, arms, kinds, _ARM_PROMPTS)
+    refused, kl, how = _measured("harmless sides", subject, arms, {0: "base"}, kinds, _ARM_PROMPTS)
     found = _contrast(sides, vectors, refused, kl, missing, subject.seed)
     return {"contrast": {**how, **found}}
 
@@ -51,8 +51,8 @@ def knobs(subject: Subject) -> dict[str, Any]:
         return {"knobs": None}
     cells = [Projection(each[[rank]]) for rank in range(count)]
     alone = [Projection(subject.contrast.single[None]), *cells]
-    kinds = ("harmful", "borderline")
-    refused, kl, how = _measured("knobs", subject, alone, kinds, _CELL_PROMPTS)
+    kinds, same = ("harmful", "borderline"), {0: "base", 1: "sd"}
+    refused, kl, how = _measured("knobs", subject, alone, same, kinds, _CELL_PROMPTS)
     return {"knobs": {**how, **_knobs(refused, kl, subject.seed)}}
 
 
@@ -60,12 +60,16 @@ def _measured(
     label: str,
     subject: Subject,
     projections: Sequence[Projection],
+    same: Mapping[int, str],
     kinds: Sequence[str],
     count: int,
 ) -> tuple[dict[str, Floats], list[float], dict[str, int]]:
-    """Refusals of each kind (`_refused`), KL of each ablation, and how both were measured."""
+    """Refusals of each kind (`_refused`), KL of each ablation, and how both were measured.
+
+    same : which of them are a run's conditions (`Subject.known`).
+    """
     with progress(label, len(kinds) + len(projections)) as advance:
-        refused = _refused(subject, projections, kinds, count, advance)
+        refused = _refused(subject, projections, same, kinds, count, advance)
         drift, kl = subject.drift.sample(_DRIFT_REPLIES), []
         for projection in projections:
             kl.append(drift.under(projection))
@@ -77,6 +81,7 @@ def _measured(
 def _refused(
     subject: Subject,
     projections: Sequence[Projection],
+    same: Mapping[int, str],
     kinds: Sequence[str],
     count: int,
     advance: Advance,
@@ -88,7 +93,8 @@ def _refused(
     for kind in kinds:
         prompts = texts(spread(sides[kind], count))
         if prompts and projections:
-            refused[kind] = subject.asking.refusals(projections, prompts)
+            known = subject.known(same, prompts)
+            refused[kind] = subject.asking.refusals(projections, prompts, known)
         advance(1)
     return refused
 

@@ -21,7 +21,7 @@ from somatlas.measures.drift import Drift
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts.prompt_set import PromptSplit
 from somatlas.representations.extract import residual_stream
-from somatlas.searches.trials import Asking
+from somatlas.searches.trials import Asking, Known
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ class Subject:
     asking : how the model is asked under ablations. drift : on harmless test replies. borderline :
     verdicts on the unchanged model's replies to borderline test prompts, in their order.
     refusal_tokens, epsilon : of the refusal score (`somatlas.measures.layer_rule`), none where
-    there is no score. reads : prompts -> which token of each is read (`residual_stream`).
+    there is no score. reads : prompts -> which token of each is read (`residual_stream`). replies :
+    (condition, prompt) -> the answer to a test prompt, as `asking` would be given it, of the model
+    as it is ("base"), without SD ("sd"), without what is chosen ("md"): not asked for again.
     """
 
     lm: LanguageModel
@@ -79,6 +81,7 @@ class Subject:
     of_refusal: bool = True
     seed: int = 0
     reads: Callable[[Sequence[str]], Mapping[str, Any]] = field(default=lambda _: {})
+    replies: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def harmful(self) -> NDArray[np.float64]:
@@ -104,6 +107,14 @@ class Subject:
                 self.lm, prompts, [self.layer], batch_size=self.asking.batch_size, **where
             )
         return vectors[:, 0]
+
+    def known(self, conditions: Mapping[int, str], prompts: Sequence[str]) -> Known:
+        """What is known of the replies to test prompts. conditions : see `Known`, by name."""
+        return {
+            row: [self.replies[name, prompt] for prompt in prompts]
+            for row, name in conditions.items()
+            if all((name, prompt) in self.replies for prompt in prompts)
+        }
 
     @property
     def rest(self) -> list[int]:

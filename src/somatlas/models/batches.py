@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 _EXACT_TOLERANCE, _HALF_TOLERANCE = 1e-4, 5e-2
 _CACHE_BYTES = 2**30  # of a batch's keys and values on a CPU, or a quarter of the weights
 _FEWEST_ROWS = 16  # with fewer a product takes longer a row
+_PADDED = 0.1  # of the columns at most are padding, in rows of about one length
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ def deal(
 ) -> Iterator[Batch]:
     """Batches of at most `size` rows, the longest first; the head is computed before the first.
 
+    Where nothing is generated behind them, rows of a batch are of about one length: padding costs
+    as much as tokens do, and beside the longest of 128 prompts the others are a fifth longer than
+    they are. Batches that are decoded are large all the same, and read in parts
+    (`somatlas.models.prefill`).
+
     On a CPU of fewer, down to 16, where their keys and values would take more than 1 GB and than a
     quarter of the weights: nothing halves a batch there that is too large. Less is dear: a batch
     whose rows end early goes on with few of them, and 256 MB made a round of trials of the embedded
@@ -133,6 +139,8 @@ def deal(
             part = rows[start : start + largest]
             if length(part[0]) + room > padded:
                 part = [row for row in part if length(row) == length(part[0])]
+            elif not room:
+                part = part[next(of_one_length([length(row) - len(head) for row in part]))]
             start += len(part)
             yield batch_of(part)
 
@@ -142,6 +150,22 @@ def deal(
         return in_parts(rows)
 
     return in_parts(order)
+
+
+def of_one_length(lengths: Sequence[int]) -> Iterator[slice]:
+    """Parts of rows that are of about one length, at least 16 rows each but for the last.
+
+    lengths : the longest first.
+
+    >>> list(of_one_length([20] * 20 + [10] * 3))
+    [slice(0, 20, None), slice(20, 23, None)]
+    """
+    start = 0
+    for row, length in enumerate(lengths):
+        if row - start >= _FEWEST_ROWS and length < (1 - _PADDED) * lengths[start]:
+            yield slice(start, row)
+            start = row
+    yield slice(start, len(lengths))
 
 
 def within_memory(batch: Batch, work: Callable[[Batch], Sequence[Result]]) -> list[Result]:
@@ -242,53 +266,6 @@ def selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
     chosen.batch_select_indices(torch.tensor(which))
     return chosen
-
-
-class _Roomy(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
-    """A layer's keys and values with room behind them: a step writes where it belongs, where the
-    library's own layer copies all that is there."""
-
-    def __init__(self, layer: DynamicLayer, room: int) -> None:
-        super().__init__()
-        self.dtype, self.device = layer.keys.dtype, layer.keys.device
-        self.is_initialized = True
-        self.length = layer.get_seq_length()
-        self._buffers = [self._widened(x, room) for x in (layer.keys, layer.values)]
-        self._show()
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
-        end = self.length + key_states.shape[-2]
-        if end > self._buffers[0].shape[-2]:
-            self._buffers = [self._widened(x[:, :, : self.length], end) for x in self._buffers]
-        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, self.length : end] = new
-        self.length = end
-        self._show()
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._buffers = [buffer[indices] for buffer in self._buffers]
-        self._show()
-
-    @staticmethod
-    def _widened(states: Tensor, room: int) -> Tensor:
-        rows, heads, length, size = states.shape
-        buffer = states.new_zeros(rows, heads, length + room, size)
-        buffer[:, :, :length] = states
-        return buffer
-
-    def _show(self) -> None:
-        self.keys, self.values = (buffer[:, :, : self.length] for buffer in self._buffers)
-
-
-def with_room(cache: Cache, room: int) -> Cache:
-    """The cache with room for that many further tokens; sliding windows stay as they are."""
-    roomy = copy.copy(cache)
-    roomy.layers = [
-        _Roomy(layer, room) if type(layer) is DynamicLayer and layer.get_seq_length() else layer
-        for layer in cache.layers
-    ]
-    return roomy
 
 
 def _attention_window(model: PreTrainedModel) -> float:

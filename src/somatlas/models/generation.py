@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from somatlas.ablation import RowProjections
-from somatlas.models.batches import Batch, with_room, within_memory
+from somatlas.models.batches import Batch, within_memory
 from somatlas.models.language_model import LanguageModel
+from somatlas.models.prefill import prefilled
 from somatlas.models.reply import Reply
 from somatlas.models.sampling import Sampling
 from somatlas.progress import Advance, ignore
@@ -211,8 +212,10 @@ class _Decoding:
     def run(self, max_new_tokens: int, watch: Watch | None) -> list[list[int]]:
         """Token ids of the replies."""
         inputs = self.batch.inputs
+        logits, self.cache = prefilled(
+            self.lm, self.batch, self.cache, self.ablations, max_new_tokens
+        )
         for step in range(1, max_new_tokens + 1):
-            logits = self.lm.logits(inputs, 1)[:, -1]
             tokens = self.choose(logits, self.live, step - 1)
             for place, token in zip(self.live, tokens.tolist(), strict=True):
                 if token in self.stops:
@@ -223,9 +226,8 @@ class _Decoding:
                 self._ask(watch)
             if len(self.ended) == len(self.live) or step == max_new_tokens:
                 break
-            if step == 1:
-                self.cache = with_room(self.cache, max_new_tokens)
             inputs = self._following(inputs, tokens)
+            logits = self.lm.logits(inputs, 1)[:, -1]
         return self.replies
 
     def _ask(self, watch: Watch) -> None:

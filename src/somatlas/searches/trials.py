@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -25,7 +25,13 @@ from somatlas.searches.space import Ranks
 from somatlas.searches.watch import RefusalWatch
 
 LANES = 4  # ablations side by side in one batch
-REFUSAL_TOKENS = 48  # of a reply that is asked for a refusal alone
+# Of a reply that is asked for a refusal alone: one in a hundred of the embedded models' refusals
+# begins later (17 sets of 192 replies, ablated ones too), one in twenty after 20 tokens.
+REFUSAL_TOKENS = 32
+_ROWS = 256  # side by side where only refusals are asked for, whatever the lanes
+
+# Replies to prompts that are there already, by condition: 0 the model as it is, i + 1 projection i.
+Known = Mapping[int, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,17 @@ class Asking:
         return cls(lm, judge, refusal_judge(judge), settled_by(judge), **how)
 
     def shares(
-        self, projections: Sequence[Projection], prompts: Sequence[str]
+        self,
+        projections: Sequence[Projection],
+        prompts: Sequence[str],
+        known: Known | None = None,
     ) -> list[dict[str, float]]:
-        """Share of each verdict on prompts, of the model as it is and under each projection."""
-        n = len(prompts)
-        replies = self.replies(prompts, [], self.watch(n, 1))
-        replies += self.replies(prompts, projections, self.watch(n, len(projections)))
-        shares = [self.verdicts(prompts, own) for own in deal(replies, n)]
+        """Share of each verdict on prompts, of the model as it is and under each projection.
+
+        known : replies of `tokens` at most that need not be made again.
+        """
+        replies = self._said(projections, prompts, self.tokens, len(projections), known or {})
+        shares = [self.verdicts(prompts, own) for own in replies]
         return [
             {
                 "asr": share[Verdict.COMPLIED],
@@ -73,20 +83,47 @@ class Asking:
         ]
 
     def refusals(
-        self, projections: Sequence[Projection], prompts: Sequence[str]
+        self,
+        projections: Sequence[Projection],
+        prompts: Sequence[str],
+        known: Known | None = None,
     ) -> NDArray[np.float64]:
         """(1 + p, n): 1 where the reply to a prompt refuses, 0 where not, NaN without a verdict, of
-        the model as it is and under each projection, a lane each."""
-        judge, n = self.refusal_judge, len(prompts)
+        the model as it is and under each projection, side by side.
+
+        known : replies that need not be made again; of longer ones their first `refusal_tokens`
+        count, as of the others.
+        """
+        judge, n, tokens = self.refusal_judge, len(prompts), self.refusal_tokens
+        cut = {
+            row: self.lm.reply_texts([self.lm.text_ids(reply)[:tokens] for reply in replies])
+            for row, replies in (known or {}).items()
+        }
         verdicts: list[Verdict] = []
-        for batch in ([], *deal(projections, self.lanes)):
-            watch = self.watch(n, max(1, len(batch)))
-            replies = self.replies(prompts, batch, watch, self.refusal_tokens)
-            found = judgements(judge, [*prompts] * max(1, len(batch)), replies)
+        for replies in self._said(projections, prompts, tokens, max(1, _ROWS // n), cut):
+            found = judgements(judge, prompts, replies)
             check_missing(judge, found, self.max_missing)
             verdicts += [j.verdict for j in found]
         refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
         return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
+
+    def _said(
+        self,
+        projections: Sequence[Projection],
+        prompts: Sequence[str],
+        tokens: int,
+        lanes: int,
+        known: Known,
+    ) -> list[list[str]]:
+        """The replies to every prompt, of the model as it is and under each projection."""
+        said, n = {row: list(replies) for row, replies in known.items()}, len(prompts)
+        rows = [row for row in range(1 + len(projections)) if row not in said]
+        as_it_is = [rows.pop(0)] if rows[:1] == [0] else []
+        for batch in [*deal(as_it_is, 1), *deal(rows, max(1, lanes))]:
+            own = [projections[row - 1] for row in batch if row]
+            replies = self.replies(prompts, own, self.watch(n, len(batch)), tokens)
+            said |= dict(zip(batch, deal(replies, n), strict=True))
+        return [said[row] for row in range(1 + len(projections))]
 
     def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
         """Share of each verdict among those given; raises InputError where too many are missing."""

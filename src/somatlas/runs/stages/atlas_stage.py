@@ -46,6 +46,7 @@ def atlas_stage(run: Run) -> None:
         [v for v in contents.verdicts if (v.kind, v.condition) == ("borderline", "base")],
         kept_drift(run),
         check_record(run),
+        _replies(run),
     )
     pieces = deal(list(SECTIONS), 1)
     sections = [one for (one,) in run.fleet.prepared(section_work, of).each(pieces)]
@@ -67,6 +68,7 @@ class AtlasOf:
     borderline: list[VerdictRow]
     drift: KeptDrift
     check: Mapping[str, Any] | None
+    replies: Mapping[tuple[str, str], str]
 
 
 def section_work(run: Run, of: AtlasOf) -> Work[str, dict[str, Any]]:
@@ -98,8 +100,20 @@ def section_work(run: Run, of: AtlasOf) -> Work[str, dict[str, Any]]:
         of_refusal=config.behaviour is None,
         seed=config.seed,
         reads=partial(token_read, run),
+        replies=of.replies,
     )
     return lambda names, _advance: [SECTIONS[name](subject) for name in names]
+
+
+def _replies(run: Run) -> dict[tuple[str, str], str]:
+    """Replies to test prompts by condition and prompt, where the atlas would ask for the same: of
+    this model, greedy, under the run's own system prompt, of as many tokens."""
+    c = run.config
+    if c.temperature > 0 or c.test_systems is not None or c.search_tokens is not None:
+        return {}
+    said = Contents(run.folder).completions
+    own = [name for name in ("base", "sd", "md") if name not in (c.reply_models or {})]
+    return {(name, one.prompt): one.reply for name in own for one in said[name]}
 
 
 def _mapped(run: Run) -> Mapped | None:
