@@ -17,7 +17,7 @@ from somatlas.ablation import RowProjections
 from somatlas.judges import is_refusal, is_settled_refusal
 from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models import batches
-from somatlas.models.batches import within_memory
+from somatlas.models.batches import Batch, within_memory
 from somatlas.models.generation import first_reply_tokens, generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.representations.extract import residual_stream
@@ -61,8 +61,12 @@ def test_batches_generate_what_transformers_does(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_generates_what_transformers_does(name: str) -> None:
+def test_every_architecture_generates_what_transformers_does(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of unequal length read each by itself, where keys and values can be joined."""
     lm = language_model(name)
+    monkeypatch.setattr(batches, "_FEWEST_ROWS", 1)
     replies = generate(lm, PROMPTS, max_new_tokens=6, batch_size=8)
     assert replies == [reference(lm, prompt, 6) for prompt in PROMPTS]
 
@@ -96,8 +100,13 @@ def test_rows_that_have_ended_change_nothing_for_the_others(
     assert len(lengths) > 1
 
 
-def test_ablations_side_by_side_equal_one_after_another(tiny: LanguageModel) -> None:
-    """Of unequal rank, in one batch and in several, rows ending early in between."""
+@pytest.mark.parametrize("fewest", [1, 16])
+def test_ablations_side_by_side_equal_one_after_another(
+    tiny: LanguageModel, fewest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of unequal rank, in one batch and in several, prompts read in one part and in several, rows
+    ending early in between."""
+    monkeypatch.setattr(batches, "_FEWEST_ROWS", fewest)
     generator = torch.Generator().manual_seed(0)
     projections = [Projection(torch.randn(k, tiny.d_model, generator=generator)) for k in (1, 3, 2)]
     for batch_size in (4, 64):
@@ -219,6 +228,25 @@ def test_on_a_cpu_fewer_rows_share_a_batch_where_their_keys_would_fill_the_memor
     assert generate(tiny, prompts, max_new_tokens=4, batch_size=40) == [
         reference(tiny, prompt, 4) for prompt in prompts
     ]
+
+
+def _head(batch: Batch) -> int:
+    return batch.attention_mask.shape[1] - batch.input_ids.shape[1]
+
+
+def test_prompts_that_nothing_is_generated_behind_are_padded_little(tiny: LanguageModel) -> None:
+    prompts = ["River " * (1 + i % 20) for i in range(100)]
+    width = {len(tiny.token_ids(prompt)) for prompt in prompts}
+    assert max(width) > 2 * min(width)
+    dealt = list(tiny.batches(prompts, 64))
+    assert sorted(row for batch in dealt for row in batch.rows) == list(range(100))
+    assert all(16 <= len(batch.rows) <= 64 for batch in dealt[:-1])
+    decoded = list(tiny.batches(prompts, 64, room=1))
+    assert [len(batch.rows) for batch in decoded] == [64, 36]
+    for some, least in ((dealt, 0.85), (decoded, 0.5)):
+        columns = sum(batch.input_ids.numel() for batch in some)
+        own = sum(len(tiny.token_ids(p)) for p in prompts) - len(prompts) * _head(some[0])
+        assert least < own / columns < least + 0.2
 
 
 def test_a_single_row_too_large_for_the_memory_is_an_error(

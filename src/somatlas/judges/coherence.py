@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from somatlas.arguments import check_kind, check_whole, described
 from somatlas.errors import InputError
+from somatlas.fleet import deal
 from somatlas.judges.keyword import is_refusal
 from somatlas.judges.repetition import before_loop, echo, repetition
 from somatlas.judges.verdict import Judge, Judgement, Verdict, check_judge, judgements, settled_by
@@ -183,11 +184,14 @@ class CoherenceCheck:
 
     def measures(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Measures]:
         """What is known of each reply, in order."""
+        if not replies:
+            return []
         ids = [self.lm.text_ids(reply) for reply in replies]
         heads = [row[: before_loop(row)] for row in ids]
         scored = [head[:_SCORED_TOKENS] for head in heads]
-        own = self._means(prompts, scored)
-        others = [self._means(side, scored) for side in self._others(prompts)]
+        sides = [list(prompts), *self._others(prompts)]
+        behind = [prompt for side in sides for prompt in side]
+        own, *others = deal(self._means(behind, scored * len(sides)), len(prompts))
         return [
             Measures(
                 tokens=len(head),

@@ -92,7 +92,7 @@ def deal(
     Where nothing is generated behind them, rows of a batch are of about one length: padding costs
     as much as tokens do, and beside the longest of 128 prompts the others are a fifth longer than
     they are. Batches that are decoded are large all the same, and read in parts
-    (`somatlas.models.prefill`).
+    (`somatlas.models.first_step`).
 
     On a CPU of fewer, down to 16, where their keys and values would take more than 1 GB and than a
     quarter of the weights: nothing halves a batch there that is too large. Less is dear: a batch

@@ -11,8 +11,8 @@ from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcess
 
 from somatlas.ablation import RowProjections
 from somatlas.models.batches import Batch, within_memory
+from somatlas.models.first_step import prefilled
 from somatlas.models.language_model import LanguageModel
-from somatlas.models.prefill import prefilled
 from somatlas.models.reply import Reply
 from somatlas.models.sampling import Sampling
 from somatlas.progress import Advance, ignore

@@ -43,45 +43,56 @@ class Surprise:
         """One list a pair, a value a token. replies : token ids, at most room each."""
         result: list[list[float]] = [[] for _ in prompts]
         todo = [i for i, reply in enumerate(replies) if reply]
+        new = list(dict.fromkeys(prompts[i] for i in todo if prompts[i] not in self._known))
+        for batch in self.lm.batches(new, self.batch_size, room=room):
+            own = [new[row] for row in batch.rows]
+            pairs = [(i, own.index(prompts[i])) for i in todo if prompts[i] in own]
+            if batch.cache is None:
+                losses = self._whole([prompts[i] for i, _ in pairs], [replies[i] for i, _ in pairs])
+                for (i, _), loss in zip(pairs, losses, strict=True):
+                    result[i] = loss
+                continue
+            part = self._prepared(batch, batch.cache)
+            if not self._keep(part, own):
+                self._score(part, pairs, replies, result)
         groups: dict[int, tuple[_Prompts, list[tuple[int, int]]]] = {}
         for i in todo:
             if prompts[i] in self._known:
                 part, row = self._known[prompts[i]]
                 groups.setdefault(id(part), (part, []))[1].append((i, row))
-        new, again = _first_and_again([i for i in todo if prompts[i] not in self._known], prompts)
-        for batch in self.lm.batches([prompts[i] for i in new], self.batch_size, room=room):
-            rows = [new[row] for row in batch.rows]
-            own = [replies[i] for i in rows]
-            if batch.cache is None:
-                losses = self._whole([prompts[i] for i in rows], own)
-            else:
-                part = self._prepared(batch, batch.cache)
-                losses = self._after(part, range(len(rows)), own)
-                self._keep(part, [prompts[i] for i in rows])
-            for i, loss in zip(rows, losses, strict=True):
-                result[i] = loss
-        for part, known in groups.values():
-            for pairs in deal(known, self.batch_size):  # one prompt may have many replies
-                rows = [row for _, row in pairs]
-                losses = self._after(part, rows, [replies[i] for i, _ in pairs])
-                for (i, _), loss in zip(pairs, losses, strict=True):
-                    result[i] = loss
-        if again:  # prompts that are known by now
-            losses = self([prompts[i] for i in again], [replies[i] for i in again], room)
-            for i, loss in zip(again, losses, strict=True):
-                result[i] = loss
+        for part, pairs in groups.values():
+            self._score(part, pairs, replies, result)
         return result
+
+    def _score(
+        self,
+        part: _Prompts,
+        pairs: Sequence[tuple[int, int]],
+        replies: Sequence[Sequence[int]],
+        result: list[list[float]],
+    ) -> None:
+        """Fill in the results of some pairs: their places, and their prompts' rows in the part.
+
+        Those of about one length together, for padding costs as much as tokens do.
+        """
+        for some in deal(sorted(pairs, key=lambda pair: len(replies[pair[0]])), self.batch_size):
+            losses = self._after(part, [row for _, row in some], [replies[i] for i, _ in some])
+            for (i, _), loss in zip(some, losses, strict=True):
+                result[i] = loss
 
     def _prepared(self, batch: Batch, cache: Cache) -> _Prompts:
         logits = self.lm.logits(batch.inputs, 1)[:, -1]
         return _Prompts(cache, batch.attention_mask, log_probabilities(logits))
 
-    def _keep(self, part: _Prompts, prompts: Sequence[str]) -> None:
+    def _keep(self, part: _Prompts, prompts: Sequence[str]) -> bool:
+        """Keep them for replies to come, where there is room."""
         kept = [t for layer in part.cache.layers for t in (layer.keys, layer.values)]
         size = sum(t.numel() * t.element_size() for t in kept)
-        if self._kept + size <= _KEPT_BYTES:
-            self._kept += size
-            self._known |= {prompt: (part, row) for row, prompt in enumerate(prompts)}
+        if self._kept + size > _KEPT_BYTES:
+            return False
+        self._kept += size
+        self._known |= {prompt: (part, row) for row, prompt in enumerate(prompts)}
+        return True
 
     def _whole(self, prompts: Sequence[str], replies: Sequence[Sequence[int]]) -> list[list[float]]:
         """Prompts and replies in one pass, for models that keep nothing that can be shared."""
@@ -129,11 +140,3 @@ def _losses(logits: Tensor, targets: Tensor) -> Tensor:
     """-log p of the targets (..., 1), finite also for a token that the model masks."""
     logits = logits.float()
     return (logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]).clamp(max=-LOWEST)
-
-
-def _first_and_again(places: Sequence[int], prompts: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The places where a prompt occurs first, and the others."""
-    first = {prompts[i]: i for i in reversed(places)}
-    return [i for i in places if first[prompts[i]] == i], [
-        i for i in places if first[prompts[i]] != i
-    ]

@@ -92,10 +92,9 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not ty
         some = parts[0][1]
         self.dtype, self.device, self.is_initialized = some.keys.dtype, some.keys.device, True
         self.length = max(layer.get_seq_length() for _, layer in parts)
-        self._buffers = [
-            self._filled([(place, states(layer)) for place, layer in parts], head, rows, room)
-            for states in (lambda layer: layer.keys, lambda layer: layer.values)
-        ]
+        keys = [(place, layer.keys) for place, layer in parts]
+        values = [(place, layer.values) for place, layer in parts]
+        self._buffers = [self._filled(own, head, rows, room) for own in (keys, values)]
         self._show()
 
     def _filled(
