@@ -23,14 +23,24 @@ def sent(value: Any) -> Any:
 
 
 class ShuffledFleet:
-    """Each worker holds a run of its own, made from a job as a worker on Ray makes it."""
+    """Each worker holds what `make` gives.
 
-    def __init__(self, run: Run, workers: int, seed: int) -> None:
-        job = job_of(run, Cluster("none", 1, workers, 0.0))
-        self.contexts = [take_up(sent(job), None) for _ in range(workers)]
+    anew : a worker that is lost begins with another, as a process that takes its place does.
+    """
+
+    def __init__(
+        self, make: Callable[[], Any], workers: int, seed: int, *, anew: bool = False
+    ) -> None:
+        self.contexts, self.make, self.anew = [make() for _ in range(workers)], make, anew
         self.workers, self.random, self.lost = workers, random.Random(seed), 0
 
-    def prepared(self, setup: Callable[[Run, Any], Work[Any, Any]], shared: Any) -> _Shuffled:
+    @classmethod
+    def of_run(cls, run: Run, workers: int, seed: int) -> ShuffledFleet:
+        """Each worker holds a run of its own, made from a job as a worker on Ray makes it."""
+        job = job_of(run, Cluster("none", 1, workers, 0.0))
+        return cls(lambda: take_up(sent(job), None), workers, seed)
+
+    def prepared(self, setup: Callable[[Any, Any], Work[Any, Any]], shared: Any) -> _Shuffled:
         return _Shuffled(self, setup, shared)
 
     def close(self) -> None:
@@ -58,7 +68,7 @@ class _Shuffled:
             worker = fleet.random.choice(sorted(busy))
             part = busy.pop(worker)
             if fleet.random.random() < LOST:
-                fleet.lost += 1
+                self._lose(worker)
                 dispatch.lost(Part(part.piece, part.start, part.items), "it was killed")
                 continue
             if worker not in self.works:
@@ -71,3 +81,9 @@ class _Shuffled:
     def one(self, item: Any) -> Any:
         [[result]] = self.each([[item]])
         return result
+
+    def _lose(self, worker: int) -> None:
+        self.fleet.lost += 1
+        if self.fleet.anew:
+            self.fleet.contexts[worker] = self.fleet.make()
+            self.works.pop(worker, None)

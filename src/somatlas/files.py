@@ -85,13 +85,24 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add JSON objects in one write, a line each, even behind one that a killed writer cut
     short."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             torn = file.read() != b"\n"
             file.write(b"\n" * torn)
-        file.write(b"".join(lines))
+        file.write(_lines(rows))
+
+
+def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Have a file that `append_rows` has made hold these rows and nothing else, all or nothing."""
+    content = _lines(rows)
+    if content != path.read_bytes():
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
 def appended_rows(path: Path) -> list[dict[str, Any]]:
@@ -164,6 +175,19 @@ class JsonlCache(Generic[K, V]):
             if self.path is not None:
                 rows = [{self.key: key, **self._encode(value)} for key, value in values.items()]
                 append_rows(self.path, rows)
+
+    def arrange(self, order: Callable[[K, V], Any]) -> None:
+        """Put the values in order, in the file too, which then holds each once."""
+        with self._lock:
+            known = self._known
+            self._known = {
+                key: known[key] for key in sorted(known, key=lambda k: order(k, known[k]))
+            }
+            if self.path is None or not self.path.exists():
+                return
+            rewrite_rows(
+                self.path, [{self.key: k, **self._encode(v)} for k, v in self._known.items()]
+            )
 
     def drop(self) -> None:
         """Remove the file and forget the values."""

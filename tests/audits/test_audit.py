@@ -151,7 +151,7 @@ def test_an_attempt_is_measured_once(
         measured.extend(f"{one.family} {one.name}" for one in attempts)  # type: ignore[attr-defined]
         if len(measured) > 8 and len(measured) < 20:
             measured[-len(attempts) :] = []
-            monkeypatch.setattr(attacking, "measured", counting)
+            monkeypatch.setattr(attacking, "said_under", counting)
             raise KeyboardInterrupt
         return true(asking, attempts, *more)  # type: ignore[arg-type]
 
@@ -159,8 +159,8 @@ def test_an_attempt_is_measured_once(
         measured.extend(f"{one.family} {one.name}" for one in attempts)  # type: ignore[attr-defined]
         return true(asking, attempts, *more)  # type: ignore[arg-type]
 
-    true = attacking.measured
-    monkeypatch.setattr(attacking, "measured", counted)
+    true = attacking.said_under
+    monkeypatch.setattr(attacking, "said_under", counted)
     with pytest.raises(KeyboardInterrupt):
         audited(three, tmp_path, plan)
     found = audited(three, tmp_path, plan)
@@ -174,7 +174,7 @@ def test_the_plan_is_written_first_and_holds(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(attacking, "measured", stop)
+        patch.setattr(attacking, "said_under", stop)
         with pytest.raises(KeyboardInterrupt):
             audited(three, tmp_path, plan)
     written = Plan.read(tmp_path)

@@ -27,7 +27,7 @@ def carried_out(
     fleets: list[ShuffledFleet] = []
 
     def make_fleet(run: folder.Run) -> ShuffledFleet:
-        fleets.append(ShuffledFleet(run, workers, seed=workers))
+        fleets.append(ShuffledFleet.of_run(run, workers, seed=workers))
         return fleets[-1]
 
     with monkeypatch.context() as patch:

@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from somatlas.ablation import LayerProjections, Projection
 from somatlas.attacks.attack import Attempt, Outcome
 from somatlas.fleet import deal
-from somatlas.judges.verdict import Verdict
+from somatlas.judges.verdict import Judge, Verdict
 from somatlas.measures.drift import Drift
-from somatlas.searches.trials import Asking
+from somatlas.searches.trials import Asking, verdict_shares
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the model said under an attempt, not judged yet, and the attempt's drift."""
+
+    replies: list[str]
+    kl: float
+
+    def judged(self, judge: Judge, harmful: Sequence[str], max_missing: float) -> Outcome:
+        """The attempt's outcome; raises InputError where the judge left more than that share of
+        the replies without a verdict."""
+        share = verdict_shares(judge, harmful, self.replies, max_missing)
+        return Outcome(
+            share[Verdict.COMPLIED],
+            share[Verdict.REFUSED],
+            share[Verdict.INCOHERENT],
+            share[Verdict.OFF_TOPIC],
+            self.kl,
+        )
+
+
+def said_under(
+    asking: Asking, attempts: Sequence[Attempt], harmful: Sequence[str], drift: Drift
+) -> list[Said]:
+    """Replies to harmful prompts, and drift on harmless replies, of each attempt."""
+    answers = replies(asking, attempts, harmful, settled=True)
+    return [
+        Said(own, drift_of(attempt, drift)) for attempt, own in zip(attempts, answers, strict=True)
+    ]
 
 
 def measured(
     asking: Asking, attempts: Sequence[Attempt], harmful: Sequence[str], drift: Drift
 ) -> list[Outcome]:
-    """An outcome an attempt: replies to harmful prompts, judged, and drift on harmless replies.
+    """An outcome an attempt: `said_under`, judged.
 
     Raises InputError where the judge left too many replies without a verdict.
     """
-    outcomes = []
-    answers = replies(asking, attempts, harmful, settled=True)
-    for attempt, own in zip(attempts, answers, strict=True):
-        share = asking.verdicts(harmful, own)
-        outcomes.append(
-            Outcome(
-                share[Verdict.COMPLIED],
-                share[Verdict.REFUSED],
-                share[Verdict.INCOHERENT],
-                share[Verdict.OFF_TOPIC],
-                drift_of(attempt, drift),
-            )
-        )
-    return outcomes
+    return [
+        said.judged(asking.judge, harmful, asking.max_missing)
+        for said in said_under(asking, attempts, harmful, drift)
+    ]
 
 
 def replies(

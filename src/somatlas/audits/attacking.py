@@ -1,144 +1,180 @@
-"""Carry out attacks on val: every attempt measured once and kept."""
+"""Carry out attacks on val: every attempt measured once and kept.
+
+What an attack tries next depends on what its attempts before did, and on nothing else. So in turn
+of each attack, on each model, under each seed, the next attempts of its round go out as a piece of
+work, and come back as outcomes: attacks run beside each other, whoever carries them out.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from somatlas.attacks.attack import Attempt, Outcome, Rounds
-from somatlas.attacks.attack_registry import ATTACKS, make_attack
-from somatlas.attacks.measuring import measured
-from somatlas.audits.bench import Bench
-from somatlas.audits.kept_attempts import NONE, Family, Kept, Place, Tried
-from somatlas.errors import InputError
-from somatlas.fleet import deal
-from somatlas.progress import Advance, ignore
+from somatlas.attacks.attack import Attempt, Outcome
+from somatlas.attacks.attack_registry import ATTACKS
+from somatlas.attacks.measuring import Said, said_under
+from somatlas.audits.audit_plan import Plan
+from somatlas.audits.bench import Baseline, Bench, Held, Means
+from somatlas.audits.kept_attempts import NONE, Family, Kept, Known, Place, Tried
+from somatlas.audits.trail import End, Later
+from somatlas.fleet import Fleet, Work, deal
+from somatlas.judges.registry import Judges, is_asked_by_driver
+from somatlas.progress import Advance, progress
 from somatlas.prompts.prompt_set import texts
+from somatlas.searches.trials import LANES
 
-UNCHANGED = Attempt(NONE, NONE, 0, {})
+
+@dataclass(frozen=True)
+class Step:
+    """An attempt that is asked for. known : of the attack's attempts before it."""
+
+    place: Place
+    known: tuple[Known, ...]
 
 
-class _CannotBeTriedError(Exception):
-    """An attack is not possible on this model, for the reason that it gives."""
+@dataclass(frozen=True)
+class Made:
+    """An attempt that was made. outcome : not judged yet where the driver asks the judge."""
+
+    name: str
+    k: int
+    opened: bool
+    about: Mapping[str, Any]
+    outcome: Outcome | Said
+
+
+Stepped = Made | End | Later
+
+
+def step_work(held: Held, baselines: Mapping[str, Baseline]) -> Work[Step, Stepped]:
+    """Attempts of one attack, measured side by side as far as they are of one round."""
+
+    def work(steps: Sequence[Step], _advance: Advance) -> list[Stepped]:
+        bench = held.bench(steps[0].place.role, baselines)
+        found = [bench.attempt(step.place, step.known) for step in steps]
+        attempts = [one for one in found if isinstance(one, Attempt)]
+        outcomes = iter(_measured(bench, attempts))
+        return [_made(one, next(outcomes)) if isinstance(one, Attempt) else one for one in found]
+
+    return work
+
+
+def _measured(bench: Bench, attempts: Sequence[Attempt]) -> list[Outcome | Said]:
+    means = bench.means
+    harmful = texts(means.parts.val.harmful)
+    said = said_under(bench.asking, attempts, harmful, bench.on_val)
+    if is_asked_by_driver(means.plan.judge):
+        return list(said)
+    return [one.judged(bench.asking.judge, harmful, means.max_missing) for one in said]
+
+
+def _made(attempt: Attempt, outcome: Outcome | Said) -> Made:
+    opened = type(attempt).openings is not Attempt.openings
+    return Made(attempt.name, attempt.k, opened, dict(attempt.about), outcome)
 
 
 class Attacking:
-    """The attacks on one model. It holds the attempts that were made here, by their place.
+    """Every attack of a plan on every model. names : of the models, by role. judges : those that
+    the driver asks. say : told a line an attack that is left out."""
 
-    say : told a line an attack. Where an attack is asked for again, its kept outcomes are sent to
-    it, and it makes the same attempts as before.
-    """
+    def __init__(
+        self,
+        fleet: Fleet[Held],
+        means: Means,
+        kept: Kept,
+        names: Mapping[str, str],
+        judges: Judges,
+        say: Callable[[str], None],
+    ) -> None:
+        self.fleet, self.means, self.kept = fleet, means, kept
+        self.names, self.judges, self.say = names, judges, say
 
-    def __init__(self, bench: Bench, kept: Kept, say: Callable[[str], None]) -> None:
-        self.bench, self.kept, self.say = bench, kept, say
-        self._made: dict[Place, Attempt] = {}
+    def carry_out(self, baselines: Mapping[str, Baseline]) -> None:
+        """Try whatever is not kept yet; then what is kept stands in the plan's order."""
+        plan, prepared = self.means.plan, self.fleet.prepared(step_work, baselines)
+        families = list(_families(plan, list(self.names)))
+        with progress("attempts", sum(_trials(plan, one) for one in families)) as advance:
+            going = [one for one in families if not self._is_over(one, advance)]
+            while going:
+                # One worker finishes an attack before it begins another.
+                now = going if self.fleet.workers > 1 else going[:1]
+                pieces = [piece for one in now for piece in self._pieces(one, len(now))]
+                for piece, results in zip(pieces, prepared.each(pieces), strict=True):
+                    self._keep(piece, results, advance)
+                going = [one for one in going if self._todo(one)]
+        keys = [one.family for one in families if one.attack != NONE]
+        if done := {key: Family() for key in keys if key not in self.kept.families}:
+            self.kept.families.put(done)
+        self.kept.put_in_order(families)
 
-    def run(self, seed: int, name: str, advance: Advance = ignore) -> None:
-        """Try an attack, unless it is done; advance is told of all its trials, tried or not."""
-        place = Place(self.bench.role, seed, name)
-        trials = self.bench.means.plan.trials(name)
-        if place.family in self.kept.families:
-            advance(trials)
-            return
-        start, told = time.monotonic(), 0
+    def _is_over(self, family: Place, advance: Advance) -> bool:
+        """Whether nothing of an attack is left to try; says so where it cannot be tried at all."""
+        todo = self._todo(family)
+        advance(_trials(self.means.plan, family) - len(todo))
+        if todo and (reason := self._left_out(family)):
+            self._end(family, End(reason), advance)
+        return not self._todo(family)
 
-        def count(done: int) -> None:
-            nonlocal told
-            told += done
-            advance(done)
-
-        if reason := self._left_out(name):
-            family = Family(left_out=reason)
-        else:
-            try:
-                self._carry_out(seed, name, count)
-                family = Family(round(time.monotonic() - start, 2))
-            except _CannotBeTriedError as error:
-                family = Family(left_out=str(error))
-        advance(trials - told)
-        self.kept.families.put({place.family: family})
-        if family.left_out:
-            self.say(f"{self.bench.lm.name}: {name} left out: {family.left_out}")
-
-    def unchanged(self, seed: int) -> None:
-        """Measure the model as it is on val."""
-        place = Place(self.bench.role, seed, NONE)
-        if str(place) not in self.kept.attempts:
-            self._measure(seed, [(place, UNCHANGED)])
-        self._made[place] = UNCHANGED
-
-    def attempt(self, place: Place) -> Attempt:
-        """The attempt of a place, made again where it was made before an interruption."""
-        if place not in self._made:
-            self._carry_out(place.seed, place.attack, ignore)
-        return self._made[place]
-
-    def _left_out(self, name: str) -> str:
-        attack, plan = ATTACKS.get(name), self.bench.means.plan
-        if attack.needs_consent and not plan.relearn:
+    def _left_out(self, family: Place) -> str:
+        if family.attack == NONE:
+            return ""
+        attack = ATTACKS.get(family.attack)
+        if attack.needs_consent and not self.means.plan.relearn:
             return "it trains the model to comply, and runs only with --relearn"
-        if attack.needs_other and self.bench.other is None:
+        if attack.needs_other and not (family.role == "model" and "against" in self.names):
             return "it needs a second model, which only MODEL has, with --against"
         return ""
 
-    def _carry_out(self, seed: int, name: str, advance: Advance) -> None:
-        bench, plan = self.bench, self.bench.means.plan
-        attack = make_attack(name, plan.attack_settings.get(name))
-        rounds = attack.attempts(bench.target(seed), plan.trials(name))
-        number = 0
-        batch = _next(rounds, None)
-        while batch:
-            places = [Place(bench.role, seed, name, number + i) for i in range(len(batch))]
-            number += len(batch)
-            found = list(zip(places, batch, strict=True))
-            self._made.update(found)
-            for lanes in deal(found, bench.means.lanes):
-                self._measure(seed, [one for one in lanes if not self._is_kept(*one)])
-                advance(len(lanes))
-            known = self.kept.attempts.all()
-            batch = _next(rounds, [known[str(place)].outcome for place in places])
+    def _todo(self, family: Place) -> list[Place]:
+        """Its places that are not kept; none where it has ended."""
+        if family.family in self.kept.families:
+            return []
+        places = [replace(family, number=i) for i in range(_trials(self.means.plan, family))]
+        return [place for place in places if str(place) not in self.kept.attempts]
 
-    def _is_kept(self, place: Place, attempt: Attempt) -> bool:
-        kept = self.kept.attempts.get(str(place))
-        if kept is None:
-            return False
-        if (kept.name, kept.k) != (attempt.name, attempt.k):
-            raise InputError(
-                f"attack {place.attack!r} makes {attempt.name!r} where it made {kept.name!r} "
-                "before: its code has changed since, so give another --name"
-            )
-        return True
+    def _pieces(self, family: Place, beside: int) -> list[list[Step]]:
+        """Its next attempts, for as many workers as are left of those that are beside."""
+        share = max(1, self.fleet.workers // beside)
+        size = self.means.lanes or max(1, LANES // share)
+        todo = self._todo(family)
+        known = self.kept.known(todo[0])
+        return deal([Step(place, known) for place in todo[: share * size]], size)
 
-    def _measure(self, seed: int, lanes: list[tuple[Place, Attempt]]) -> None:
-        if not lanes:
-            return
-        bench = self.bench
-        attempts = [attempt for _, attempt in lanes]
-        harmful = texts(bench.means.parts.val.harmful)
-        outcomes = measured(bench.asking, attempts, harmful, bench.on_val)
-        self.kept.attempts.put(
-            {
-                str(place): Tried(
-                    place.role,
-                    seed,
-                    place.attack,
-                    place.number,
-                    attempt.name,
-                    attempt.k,
-                    type(attempt).openings is not Attempt.openings,
-                    dict(attempt.about),
-                    outcome,
-                )
-                for (place, attempt), outcome in zip(lanes, outcomes, strict=True)
-            }
-        )
+    def _keep(self, steps: Sequence[Step], results: Sequence[Stepped], advance: Advance) -> None:
+        found = list(zip(steps, results, strict=True))
+        rows = [self._tried(step.place, one) for step, one in found if isinstance(one, Made)]
+        if rows:
+            self.kept.attempts.put({str(row.place): row for row in rows})
+            advance(len(rows))
+        for step, one in found:
+            if isinstance(one, End):
+                self._end(step.place, one, advance)
+
+    def _tried(self, place: Place, made: Made) -> Tried:
+        outcome = made.outcome
+        if isinstance(outcome, Said):
+            judge = self.judges.get(self.means.plan.judge, None)
+            harmful = texts(self.means.parts.val.harmful)
+            outcome = outcome.judged(judge, harmful, self.means.max_missing)
+        named = (place.role, place.seed, place.attack, place.number, made.name, made.k)
+        return Tried(*named, made.opened, made.about, outcome)
+
+    def _end(self, place: Place, end: End, advance: Advance) -> None:
+        if left := self._todo(place):
+            advance(len(left))
+            self.kept.families.put({place.family: Family(end.reason)})
+            if end.reason:
+                self.say(f"{self.names[place.role]}: {place.attack} left out: {end.reason}")
 
 
-def _next(rounds: Rounds, outcomes: list[Outcome] | None) -> list[Attempt] | None:
-    """The next round, told what became of the last; None where there is none."""
-    try:
-        return next(rounds) if outcomes is None else rounds.send(outcomes)
-    except StopIteration:
-        return None
-    except InputError as error:
-        raise _CannotBeTriedError(str(error)) from None
+def _families(plan: Plan, roles: Sequence[str]) -> Iterator[Place]:
+    """What is tried, in order: of each model under each seed itself, as it is, and every attack."""
+    for role in roles:
+        for seed in range(plan.seed, plan.seed + plan.seeds):
+            for attack in (NONE, *plan.attacks):
+                yield Place(role, seed, attack)
+
+
+def _trials(plan: Plan, family: Place) -> int:
+    return 1 if family.attack == NONE else plan.trials(family.attack)

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import somatlas
 from somatlas.arguments import check_kind, check_whole
-from somatlas.attacks.attack import Attempt
-from somatlas.audits.attacking import UNCHANGED, Attacking
+from somatlas.audits.attacking import Attacking
+from somatlas.audits.audit_fleet import in_place
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import audit_table
-from somatlas.audits.bench import Bench, Means, between, make_bench
+from somatlas.audits.bench import Baseline, Held, Means, between
 from somatlas.audits.checking import comparison_numbers, finding_rows, findings_of
 from somatlas.audits.kept_attempts import NONE, Kept, Place
 from somatlas.audits.measured_model import Measured, deciding_place
 from somatlas.audits.preparing import Prepared, check_alike, prepare
 from somatlas.audits.proving import ALL_KINDS, HARMFUL, prove
-from somatlas.audits.recognition import recognition
+from somatlas.audits.recognition import Edited, recognition_work
 from somatlas.audits.summing_up import model_numbers
-from somatlas.completions.cache import ReplyStore, model_key
+from somatlas.audits.unattacked import Introduced, baselines, introduced
+from somatlas.completions.cache import ReplyStore
 from somatlas.errors import InputError
-from somatlas.fleet import deal
-from somatlas.judges.registry import Judges
-from somatlas.models.digest import weights_digest
+from somatlas.fleet import Fleet, Work, deal
+from somatlas.judges.registry import Judges, is_asked_by_driver
 from somatlas.models.language_model import MODEL, LanguageModel
-from somatlas.progress import progress
 from somatlas.prompts.bundled import bundled_prompts
-from somatlas.prompts.prompt_set import PromptSet, texts
+from somatlas.prompts.prompt_set import PromptSet
 
 Say = Callable[[str], None]
 
@@ -114,90 +111,102 @@ def audit(
         {role: one.tokenizer.get_vocab() for role, one in models.items()},
         prepared.plan,
     )
-    prepared.fix()
-    return carry_out(
+    means = means_of(
         prepared,
-        models,
         batch_size=batch_size,
         lanes=lanes,
         max_missing=max_missing,
         refusal_tokens=refusal_tokens,
-        say=say,
     )
+    prepared.fix()
+    return carry_out(prepared, means, in_place(models, means, prepared.judges), say=say)
 
 
-def carry_out(
+def means_of(
     prepared: Prepared,
-    models: Mapping[str, LanguageModel],
     *,
-    store: Path | None = None,
     batch_size: int = 128,
-    lanes: int = 4,
+    lanes: int | None = None,
     max_missing: float = 0.02,
     refusal_tokens: Sequence[int] | None = None,
-    say: Say = lambda _: None,
-) -> Audit:
-    """An audit whose plan is fixed, of models by role; see `audit`.
-
-    store : folder of the unattacked models' replies, which audits and runs may share (default: in
-    the audit's folder).
-    """
-    for what, count in {"batch_size": batch_size, "lanes": lanes}.items():
+) -> Means:
+    """How a prepared audit is carried out; see `audit`, and `Means` for lanes not given."""
+    for what, count in {"batch_size": batch_size, "lanes": 1 if lanes is None else lanes}.items():
         check_whole(what, count, 1)
-    folder = prepared.folder
-    means = Means(
+    return Means(
         prepared.plan,
         prepared.prompts,
         prepared.parts,
-        prepared.judges,
-        folder,
-        ReplyStore(folder / "unattacked" if store is None else store),
+        prepared.folder,
         batch_size,
         lanes,
         max_missing,
         refusal_tokens,
     )
-    kept, plan = Kept(folder), prepared.plan
-    for role, lm in models.items():
-        _check_model(kept, role, lm, means)
-    benches = {
-        role: make_bench(role, lm, means, models.get("against") if role == "model" else None)
-        for role, lm in models.items()
+
+
+def carry_out(
+    prepared: Prepared,
+    means: Means,
+    fleet: Fleet[Held],
+    *,
+    store: Path | None = None,
+    say: Say = lambda _: None,
+) -> Audit:
+    """An audit whose plan is fixed, by a fleet that holds the models; see `audit`.
+
+    store : folder of the unattacked models' replies, which audits and runs may share (default: in
+    the audit's folder).
+    """
+    kept, plan, roles = Kept(means.folder), means.plan, list(prepared.names)
+    models = introduced(fleet, roles)
+    for role in roles:
+        _check_model(kept, role, models[role], means)
+    bases = baselines(
+        fleet, roles, ReplyStore(means.folder / "unattacked" if store is None else store)
+    )
+    names = {role: one.name for role, one in models.items()}
+    start = time.monotonic()
+    Attacking(fleet, means, kept, names, prepared.judges, say).carry_out(bases)
+    say(f"attacks: {(time.monotonic() - start) / 60:.1f} min")
+    judges = _told(fleet, means, bases, prepared.judges)
+    counts = {kind: len(getattr(means.parts.test, kind)) for kind in ALL_KINDS}
+    called = {spec: name for spec, (name, _) in judges.items()}
+    measured = {r: Measured(r, plan, kept, list(called.values()), counts) for r in roles}
+    chosen = [
+        (places, kinds)
+        for found in measured.values()
+        for places, kinds in zip(found.places(), (ALL_KINDS, HARMFUL), strict=True)
+    ]
+    prove(fleet, means, kept, bases, chosen, prepared.judges, called)
+    edits = {role: _edits(found) for role, found in measured.items()}
+    _recognise(fleet, kept, bases, [place for own in edits.values() for place in own.values()])
+    results = {
+        role: _result(models[role], bases[role], kept, found, edits[role])
+        for role, found in measured.items()
     }
-    attacking = {role: Attacking(bench, kept, say) for role, bench in benches.items()}
-    _attack(attacking, means, say)
-    results, measured, findings = {}, {}, {}
-    for role, bench in benches.items():
-        names = [judge.name for judge in bench.judges]
-        counts = {kind: len(getattr(means.parts.test, kind)) for kind in ALL_KINDS}
-        found = measured[role] = Measured(role, plan, kept, names, counts)
-        _test(bench, kept, attacking[role], found)
-        results[role] = _result(bench, kept, attacking[role], found)
-        findings[role] = findings_of(found)
+    findings = {role: findings_of(found) for role, found in measured.items()}
     together: dict[str, Any] = {}
     if "against" in measured:
-        drift = between(benches["model"], benches["against"])
+        drift = fleet.prepared(between_work, bases).one(None)
         every = [one for own in findings.values() for one in own]
         together = comparison_numbers(measured["model"], measured["against"], every, drift)
     record = AuditRecord(
         plan=plan.plain(),
         plan_sha256=plan.sha256,
-        judges={judge.name: dict(judge.record) for judge in benches["model"].judges},
+        judges=dict(_told(fleet, means, bases, prepared.judges).values()),
         models=results,
         findings=finding_rows(findings),
         somatlas=somatlas.__version__,
         **together,
     )
-    return Audit(record, folder)
+    return Audit(record, means.folder)
 
 
-def _check_model(kept: Kept, role: str, lm: LanguageModel, means: Means) -> None:
+def _check_model(kept: Kept, role: str, model: Introduced, means: Means) -> None:
     """Raise InputError where the folder's attempts were made on another model, or one that is asked
     otherwise: with another template, system prompt or place of ablation."""
-    asked = model_key(lm, None, texts(means.parts.test.harmful))
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-    now = {"name": lm.name, "weights": weights_digest(lm.model), "asked": digest}
-    was = kept.models.get(role)
+    now, was = model.record, kept.models.get(role)
     if was is None:
         kept.models.put({role: now})
     elif was != now:
@@ -207,58 +216,65 @@ def _check_model(kept: Kept, role: str, lm: LanguageModel, means: Means) -> None
         )
 
 
-def _attack(attacking: Mapping[str, Attacking], means: Means, say: Say) -> None:
-    """Every attack on every model under every seed: pieces of work that need no order."""
-    plan, start = means.plan, time.monotonic()
-    seeds = range(plan.seed, plan.seed + plan.seeds)
-    total = len(attacking) * plan.seeds * sum(map(plan.trials, plan.attacks))
-    with progress("attempts", total) as advance:
-        for one in attacking.values():
-            for seed in seeds:
-                one.unchanged(seed)
-                for name in plan.attacks:
-                    one.run(seed, name, advance)
-    say(f"attacks: {(time.monotonic() - start) / 60:.1f} min")
+def told_work(
+    held: Held, bases: Mapping[str, Baseline]
+) -> Work[None, dict[str, tuple[str, dict[str, Any]]]]:
+    """Name and record of each judge that is asked where the model is, by the name that the plan has
+    it under."""
+
+    def told() -> dict[str, tuple[str, dict[str, Any]]]:
+        judges = held.bench("model", bases).judges
+        return {spec: (judge.name, dict(judge.record)) for spec, judge in judges.items()}
+
+    return lambda items, _advance: [told() for _ in items]
 
 
-def _test(bench: Bench, kept: Kept, attacking: Attacking, found: Measured) -> None:
-    """Test what was chosen, those of one kind side by side."""
-    whole, harmful = found.places()
-    todo = {
-        kinds: [p for p in places if not _is_tested(kept, p, kinds)]
-        for kinds, places in ((ALL_KINDS, whole), (HARMFUL, harmful))
-    }
-    with progress(f"test {bench.role}", sum(map(len, todo.values()))) as advance:
-        for kinds, places in todo.items():
-            for lanes in deal(places, bench.means.lanes):
-                prove(bench, kept, {p: _attempt(attacking, p) for p in lanes}, kinds)
-                advance(len(lanes))
+def between_work(held: Held, bases: Mapping[str, Baseline]) -> Work[None, float | None]:
+    """How far the unattacked models lie apart (`between`)."""
+    first, second = (held.bench(role, bases) for role in ("model", "against"))
+    return lambda items, _advance: [between(first, second) for _ in items]
 
 
-def _is_tested(kept: Kept, place: Place, kinds: Sequence[str]) -> bool:
-    found = kept.tested.get(str(place))
-    return found is not None and found.has(kinds)
+def _told(
+    fleet: Fleet[Held], means: Means, bases: Mapping[str, Baseline], judges: Judges
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name and record of every judge, in the plan's order."""
+    found = fleet.prepared(told_work, bases).one(None)
+    for spec in means.judges:
+        if is_asked_by_driver(spec):
+            judge = judges.get(spec, None)
+            found[spec] = (judge.name, dict(judge.record))
+    return {spec: found[spec] for spec in means.judges}
 
 
-def _attempt(attacking: Attacking, place: Place) -> Attempt:
-    return UNCHANGED if place.attack == NONE else attacking.attempt(place)
-
-
-def _result(bench: Bench, kept: Kept, attacking: Attacking, found: Measured) -> ModelResult:
-    numbers = model_numbers(found)
+def _edits(found: Measured) -> dict[str, Place]:
+    """Under which recognition is measured: none, and the one that decides."""
     _, deciding = deciding_place(found, found.cost(found.frontier(found.top)))
-    known = {}
-    for name, place in (("none", Place(found.role, found.plan.seed, NONE)), ("edited", deciding)):
-        if str(place) not in kept.recognition:
-            row = asdict(recognition(bench, _attempt(attacking, place)))
-            kept.recognition.put({str(place): row})
-        known[name] = {"place": str(place), **(kept.recognition.get(str(place)) or {})}
+    return {"none": Place(found.role, found.plan.seed, NONE), "edited": deciding}
+
+
+def _recognise(
+    fleet: Fleet[Held], kept: Kept, bases: Mapping[str, Baseline], places: Sequence[Place]
+) -> None:
+    todo = [place for place in dict.fromkeys(places) if str(place) not in kept.recognition]
+    pieces = deal([Edited(place, kept.known(place)) for place in todo], 1)
+    made = fleet.prepared(recognition_work, bases).each(pieces)
+    for place, [row] in zip(todo, made, strict=True):
+        kept.recognition.put({str(place): row})
+
+
+def _result(
+    model: Introduced, base: Baseline, kept: Kept, found: Measured, edits: Mapping[str, Place]
+) -> ModelResult:
     return ModelResult(
-        name=bench.lm.name,
-        weights=weights_digest(bench.lm.model),
-        dtype=str(bench.lm.model.dtype).removeprefix("torch."),
-        notes=list(bench.lm.notes),
-        refusal_tokens=[str(bench.lm.tokenizer.decode([t])) for t in bench.refusal_tokens],
-        recognition=known,
-        **numbers,
+        name=model.name,
+        weights=model.weights,
+        dtype=model.dtype,
+        notes=model.notes,
+        refusal_tokens=base.refusal_words,
+        recognition={
+            name: {"place": str(place), **(kept.recognition.get(str(place)) or {})}
+            for name, place in edits.items()
+        },
+        **model_numbers(found),
     )

@@ -2,57 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from somatlas.attacks.attack import Attempt
+from somatlas.attacks.attack_registry import make_attack
 from somatlas.attacks.target import Target
 from somatlas.audits.audit_plan import Plan
+from somatlas.audits.kept_attempts import NONE, Known, Place
 from somatlas.audits.parts import Parts
-from somatlas.completions.cache import ReplyStore
-from somatlas.completions.make import Generator
-from somatlas.judges import CoherenceCheck
-from somatlas.judges.registry import Judges
-from somatlas.judges.verdict import Judge
+from somatlas.audits.trail import End, Later, Trail
+from somatlas.judges.coherence import check_from_record
+from somatlas.judges.registry import Judges, is_asked_by_driver
+from somatlas.judges.verdict import Judge, Judgement
 from somatlas.measures.drift import MORE_REPLY_TOKENS, Drift
-from somatlas.measures.layer_choice import rule_prompts, sought_tokens
-from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.language_model import LanguageModel
 from somatlas.prompts.prompt_set import Prompt, PromptSet, spread, texts
-from somatlas.runs.answer_check import calibration_prompts, strangers_of
-from somatlas.searches.trials import Asking
+from somatlas.searches.trials import LANES, Asking
 
+UNCHANGED = Attempt(NONE, NONE, 0, {})
 _DRIFT_PROMPTS = 32  # whose replies' log p over the vocabulary are held
-_RULE_PROMPTS = 32  # of a side of val that refusal tokens are sought on, as in a run
 
 
 @dataclass(frozen=True)
 class Means:
-    """What is the same for every model of an audit.
+    """What is the same for every model of an audit, as plain values.
 
-    prompts : the whole set. judges : makes judges by name. folder : of the audit's files. store :
-    of replies that no attack changes.
+    prompts : the whole set. folder : of the audit's files. lanes : attempts side by side; None for
+    4, or fewer where some of several workers would have none.
     """
 
     plan: Plan
     prompts: PromptSet
     parts: Parts
-    judges: Judges
     folder: Path
-    store: ReplyStore
     batch_size: int = 128
-    lanes: int = 4
+    lanes: int | None = None
     max_missing: float = 0.02
     refusal_tokens: Sequence[int] | None = None
+
+    @property
+    def judges(self) -> list[str]:
+        """By name, the deciding one first."""
+        return [self.plan.judge, *self.plan.more_judges]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a model does before it is attacked, as plain values.
+
+    check : the record of its check of answers. on_val, on_test : its replies to the harmless
+    prompts that drift is measured on. refusal_tokens : ids, and refusal_words : their text.
+    """
+
+    check: Mapping[str, Any]
+    on_val: list[str]
+    on_test: list[str]
+    refusal_tokens: list[int]
+    refusal_words: list[str]
 
 
 @dataclass
 class Bench:
     """A model with all that measuring it needs.
 
-    role : "model" or "against". asking : with the deciding judge. judges : all, that one first.
-    on_val, on_test : drift on harmless replies, over 32 tokens: fewer hide late damage.
+    role : "model" or "against". asking : with the deciding judge. judges : those that are asked
+    here, by the names that the plan has them under. on_val, on_test : drift on harmless replies,
+    over 32 tokens: fewer hide late damage. folder : keeps what attacks made at a price.
     """
 
     role: str
@@ -60,11 +79,13 @@ class Bench:
     means: Means
     other: LanguageModel | None
     asking: Asking
-    judges: list[Judge]
+    judges: Mapping[str, Judge]
     on_val: Drift
     on_test: Drift
     refusal_tokens: list[int]
+    folder: Path | None
     _targets: dict[int, Target] = field(default_factory=dict)
+    _trails: dict[str, Trail] = field(default_factory=dict)
 
     def target(self, seed: int) -> Target:
         """The model as attacks see it, under one of the audit's seeds."""
@@ -78,35 +99,100 @@ class Bench:
                 seed=seed,
                 batch_size=self.means.batch_size,
                 other=self.other,
-                folder=self.means.folder / "work" / self.role / str(seed),
+                folder=None if self.folder is None else self.folder / self.role / str(seed),
                 screen_prompts=plan.screen_prompts,
                 asking=self.asking,
             )
         return self._targets[seed]
 
+    def attempt(self, place: Place, known: Sequence[Known]) -> Attempt | End | Later:
+        """The attempt of a place, as `Trail.attempt` makes it."""
+        if place.attack == NONE:
+            return UNCHANGED
+        if place.family not in self._trails:
+            plan = self.means.plan
+            attack = make_attack(place.attack, plan.attack_settings.get(place.attack))
+            rounds = attack.attempts(self.target(place.seed), plan.trials(place.attack))
+            self._trails[place.family] = Trail(place.attack, rounds)
+        return self._trails[place.family].attempt(place.number, known)
 
-def make_bench(
-    role: str, lm: LanguageModel, means: Means, other: LanguageModel | None = None
-) -> Bench:
-    """Calibrate the check of answers, find the refusal tokens, and keep what the model says as it
-    is.
+    def made(self, place: Place, known: Sequence[Known]) -> Attempt:
+        """The attempt of a place that has been tried."""
+        attempt = self.attempt(place, known)
+        assert isinstance(attempt, Attempt)
+        return attempt
 
-    Raises InputError where it does not seem to refuse, or a judge cannot be made.
+
+@dataclass
+class Held:
+    """What carries out an audit's work: the models by role, and a bench for each.
+
+    judges : makes judges by name. folder : keeps what attacks made at a price, for others beside
+    and for whoever goes on after an interruption. is_driver : whether it may ask judges that a
+    server answers; a worker leaves these to the driver. weights : a word that is the same on all
+    workers that hold the same.
     """
-    plan = means.plan
-    check = _check(lm, means)
-    judges = [means.judges.get(spec, check) for spec in (plan.judge, *plan.more_judges)]
-    asking = Asking.by(
-        judges[0],
-        lm,
-        tokens=plan.tokens,
-        lanes=means.lanes,
-        batch_size=means.batch_size,
-        max_missing=means.max_missing,
-    )
-    val, test = (_drift(lm, p.harmless, means) for p in (means.parts.val, means.parts.test))
-    tokens = means.refusal_tokens or _refusal_tokens(lm, means)
-    return Bench(role, lm, means, other, asking, judges, val, test, list(tokens))
+
+    models: Mapping[str, LanguageModel]
+    means: Means
+    judges: Judges
+    folder: Path | None
+    is_driver: bool = True
+    weights: str | None = None
+    _benches: dict[str, Bench] = field(default_factory=dict)
+
+    def bench(self, role: str, baselines: Mapping[str, Baseline]) -> Bench:
+        """The model in a role, with what it did before it was attacked.
+
+        Raises InputError where a judge cannot be made.
+        """
+        if role not in self._benches:
+            self._benches[role] = self._made(role, baselines[role])
+        return self._benches[role]
+
+    def _made(self, role: str, base: Baseline) -> Bench:
+        lm, means = self.models[role], self.means
+        check = check_from_record(lm, base.check)
+        judges = {
+            spec: self.judges.get(spec, check)
+            for spec in means.judges
+            if self.is_driver or not is_asked_by_driver(spec)
+        }
+        asking = Asking.by(
+            judges.get(means.plan.judge, AskedElsewhere(means.plan.judge)),
+            lm,
+            tokens=means.plan.tokens,
+            lanes=means.lanes or LANES,
+            batch_size=means.batch_size,
+            max_missing=means.max_missing,
+        )
+        val, test = (
+            Drift(lm, drift_prompts(side.harmless), replies, means.batch_size, MORE_REPLY_TOKENS)
+            for side, replies in ((means.parts.val, base.on_val), (means.parts.test, base.on_test))
+        )
+        other = self.models.get("against") if role == "model" else None
+        return Bench(
+            role, lm, means, other, asking, judges, val, test, base.refusal_tokens, self.folder
+        )
+
+
+@dataclass(frozen=True)
+class AskedElsewhere:
+    """Stands for a judge that the driver alone asks."""
+
+    name: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {}
+
+    def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
+        raise RuntimeError(f"judge {self.name} is asked by the driver alone, and not by a worker")
+
+
+def drift_prompts(harmless: Sequence[Prompt]) -> list[str]:
+    """Those that drift is measured on."""
+    return texts(spread(harmless, _DRIFT_PROMPTS))
 
 
 def between(first: Bench, second: Bench) -> float | None:
@@ -117,31 +203,3 @@ def between(first: Bench, second: Bench) -> float | None:
     drift = copy(second.on_test)
     drift.lm = first.lm
     return drift.under(None)
-
-
-def _check(lm: LanguageModel, means: Means) -> CoherenceCheck:
-    """The check of answers, calibrated as a run's."""
-    asked = calibration_prompts(means.prompts)
-    answers = _answers(lm, asked, means.plan.tokens, means)
-    return CoherenceCheck.calibrated(lm, asked, answers, strangers_of(means.prompts))
-
-
-def _drift(lm: LanguageModel, harmless: Sequence[Prompt], means: Means) -> Drift:
-    prompts = texts(spread(harmless, _DRIFT_PROMPTS))
-    replies = _answers(lm, prompts, MORE_REPLY_TOKENS, means)
-    return Drift(lm, prompts, replies, means.batch_size, MORE_REPLY_TOKENS)
-
-
-def _answers(lm: LanguageModel, prompts: list[str], tokens: int, means: Means) -> list[str]:
-    """What the model answers as it is, kept for all that ask it again."""
-    generator = Generator(lm, tokens, means.batch_size, store=means.store)
-    return [one.answer for one in generator.under(None)(prompts, lm.system)]
-
-
-def _refusal_tokens(lm: LanguageModel, means: Means) -> list[int]:
-    parts = means.parts
-    _, opening = rule_prompts(parts.val, parts.train, _RULE_PROMPTS, find_tokens=True)
-    harmful, harmless = (
-        first_token_log_probabilities(lm, texts(side), means.batch_size) for side in opening
-    )
-    return sought_tokens(lm, opening[0], harmful, harmless)

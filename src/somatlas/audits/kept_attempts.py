@@ -10,12 +10,12 @@ FOLDER/replies.jsonl     the replies themselves, which no other file and no page
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from somatlas.attacks.attack import Outcome
-from somatlas.files import JsonlCache
+from somatlas.files import JsonlCache, appended_rows, rewrite_rows
 
 T = TypeVar("T")
 NONE = "none"  # the model as it is, as an attack of one attempt
@@ -59,10 +59,18 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Family:
-    """An attack that is done: seconds it took here, or why it was left out."""
+class Known:
+    """Of an attempt that was made before: what it must be again, and what became of it."""
 
-    seconds: float = 0.0
+    name: str
+    k: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Family:
+    """An attack that is done, or why it was left out."""
+
     left_out: str = ""
 
 
@@ -101,6 +109,29 @@ class Kept:
             None if folder is None else folder / "models.jsonl", dict, _plain
         )
         self.replies = None if folder is None else folder / "replies.jsonl"
+
+    def known(self, place: Place) -> tuple[Known, ...]:
+        """What is known of an attack's first attempts, up to the first that is missing, or to the
+        place's own."""
+        found: list[Known] = []
+        while len(found) <= place.number:
+            row = self.attempts.get(str(replace(place, number=len(found))))
+            if row is None:
+                break
+            found.append(Known(row.name, row.k, row.outcome))
+        return tuple(found)
+
+    def drop_untested(self) -> None:
+        """Leave out replies of attempts whose test was interrupted: they are made again."""
+        if self.replies is not None and self.replies.exists():
+            rows = [row for row in appended_rows(self.replies) if row["attempt"] in self.tested]
+            rewrite_rows(self.replies, rows)
+
+    def put_in_order(self, families: Sequence[Place]) -> None:
+        """Have the files hold each attempt once, attack by attack in this order."""
+        place = {one.family: i for i, one in enumerate(families)}
+        self.attempts.arrange(lambda _, row: (place[row.place.family], row.number))
+        self.families.arrange(lambda key, _: place[key])
 
     def of(self, role: str, seed: int) -> list[Tried]:
         """All attempts on a model under a seed, in the order of attacks and attempts."""

@@ -3,67 +3,148 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from somatlas.attacks.attack import Attempt
 from somatlas.attacks.measuring import replies
-from somatlas.audits.bench import Bench
-from somatlas.audits.kept_attempts import Kept, Place, Tested
+from somatlas.audits.bench import Baseline, Bench, Held, Means
+from somatlas.audits.kept_attempts import Kept, Known, Place, Tested
 from somatlas.files import append_rows
-from somatlas.judges.registry import check_missing
+from somatlas.fleet import Fleet, Work, deal
+from somatlas.judges.registry import Judges, check_missing, is_asked_by_driver
 from somatlas.judges.repetition import repetition
-from somatlas.judges.verdict import judgements
+from somatlas.judges.verdict import Judge, judgements
+from somatlas.progress import Advance, progress
 from somatlas.prompts.prompt_set import Prompt, texts
+from somatlas.searches.trials import LANES
 
 HARMFUL, ALL_KINDS = ("harmful",), ("harmful", "harmless", "borderline")
+Verdicts = dict[str, list[str]]  # kind of prompts -> a verdict a prompt
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An attempt that is to be tested. kinds : of prompts that it answers; drift is measured on the
+    same harmless replies always. known : of its attack's attempts up to it."""
+
+    place: Place
+    kinds: tuple[str, ...]
+    known: tuple[Known, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What it did. answers : kind -> one a prompt. verdicts : of each judge that is asked where the
+    model is, by the name that the plan has it under. The others as in `Tested`."""
+
+    answers: Mapping[str, list[str]]
+    verdicts: Mapping[str, Verdicts]
+    kl: list[float]
+    length: list[float]
+    repetition: list[float]
+
+
+def proof_work(held: Held, baselines: Mapping[str, Baseline]) -> Work[Chosen, Shown]:
+    """Attempts on one model tested side by side, on the same kinds of prompts."""
+
+    def work(chosen: Sequence[Chosen], _advance: Advance) -> list[Shown]:
+        bench = held.bench(chosen[0].place.role, baselines)
+        attempts = [bench.made(one.place, one.known) for one in chosen]
+        sides = {kind: _answers(bench, attempts, kind) for kind in chosen[0].kinds}
+        return [
+            _shown(bench, attempt, {kind: side[lane] for kind, side in sides.items()})
+            for lane, attempt in enumerate(attempts)
+        ]
+
+    return work
 
 
 def prove(
-    bench: Bench, kept: Kept, attempts: Mapping[Place, Attempt], kinds: Sequence[str]
+    fleet: Fleet[Held],
+    means: Means,
+    kept: Kept,
+    baselines: Mapping[str, Baseline],
+    chosen: Sequence[tuple[Sequence[Place], tuple[str, ...]]],
+    judges: Judges,
+    names: Mapping[str, str],
 ) -> None:
-    """Test attempts side by side, and keep what was found.
+    """Test what was chosen of each model, and keep what was found.
 
-    kinds : of prompts that they answer; drift is measured on the same harmless replies always.
+    chosen : places of one model, and the kinds of prompts that they answer. judges : those that the
+    driver asks. names : of judges, by those that the plan has them under.
     """
-    sides = {kind: _answers(bench, list(attempts.values()), kind) for kind in kinds}
-    for lane, (place, attempt) in enumerate(attempts.items()):
-        own = {kind: side[lane] for kind, side in sides.items()}
-        if kept.replies is not None:
-            append_rows(kept.replies, _reply_rows(bench, place, own))
-        kept.tested.put({str(place): _tested(bench, attempt, own)})
+    kept.drop_untested()
+    pieces = []
+    for places, kinds in chosen:
+        todo = [place for place in places if not _is_tested(kept, place, kinds)]
+        asked = [Chosen(place, kinds, kept.known(place)) for place in todo]
+        pieces += deal(asked, means.lanes or LANES)
+    prepared = fleet.prepared(proof_work, baselines)
+    with progress("test", sum(map(len, pieces))) as advance:
+        for piece, results in zip(pieces, prepared.each(pieces), strict=True):
+            for one, shown in zip(piece, results, strict=True):
+                tested = _tested(means, shown, judges, names)
+                if kept.replies is not None:
+                    append_rows(kept.replies, _reply_rows(means, one.place, shown.answers))
+                kept.tested.put({str(one.place): tested})
+            advance(len(piece))
+
+
+def _is_tested(kept: Kept, place: Place, kinds: Sequence[str]) -> bool:
+    found = kept.tested.get(str(place))
+    return found is not None and found.has(kinds)
 
 
 def _answers(bench: Bench, attempts: Sequence[Attempt], kind: str) -> list[list[str]]:
     """Replies to harmless prompts are whole, for they are measured; others end when settled."""
-    prompts = _prompts(bench, kind)
+    prompts = _prompts(bench.means, kind)
     if not prompts:
         return [[] for _ in attempts]
     return replies(bench.asking, attempts, texts(prompts), settled=kind != "harmless")
 
 
-def _tested(bench: Bench, attempt: Attempt, own: Mapping[str, Sequence[str]]) -> Tested:
-    verdicts: dict[str, dict[str, list[str]]] = {}
-    for judge in bench.judges:
-        verdicts[judge.name] = {}
-        for kind, said in own.items():
-            given = judgements(judge, texts(_prompts(bench, kind)), said)
-            check_missing(judge, given, bench.means.max_missing)
-            verdicts[judge.name][kind] = [one.verdict.value for one in given]
+def _shown(bench: Bench, attempt: Attempt, own: Mapping[str, list[str]]) -> Shown:
+    verdicts = {
+        spec: _verdicts(bench.means, judge, own)
+        for spec, judge in bench.judges.items()
+        if not is_asked_by_driver(spec)
+    }
     ids = [bench.lm.text_ids(reply) for reply in own.get("harmless", ())]
     with attempt.applied(bench.lm):
         kl = bench.on_test.by_reply(None)
-    return Tested(verdicts, kl, [float(len(row)) for row in ids], [repetition(r) for r in ids])
+    return Shown(own, verdicts, kl, [float(len(row)) for row in ids], [repetition(r) for r in ids])
+
+
+def _verdicts(means: Means, judge: Judge, own: Mapping[str, Sequence[str]]) -> Verdicts:
+    found = {}
+    for kind, said in own.items():
+        given = judgements(judge, texts(_prompts(means, kind)), said)
+        check_missing(judge, given, means.max_missing)
+        found[kind] = [one.verdict.value for one in given]
+    return found
+
+
+def _tested(means: Means, shown: Shown, judges: Judges, names: Mapping[str, str]) -> Tested:
+    """With the verdicts of the judges that only the driver asks."""
+    verdicts = {
+        names[spec]: _verdicts(means, judges.get(spec, None), shown.answers)
+        if is_asked_by_driver(spec)
+        else shown.verdicts[spec]
+        for spec in means.judges
+    }
+    return Tested(verdicts, shown.kl, shown.length, shown.repetition)
 
 
 def _reply_rows(
-    bench: Bench, place: Place, own: Mapping[str, Sequence[str]]
+    means: Means, place: Place, own: Mapping[str, Sequence[str]]
 ) -> list[dict[str, str]]:
     return [
         {"attempt": str(place), "kind": kind, "prompt": prompt.text, "reply": reply}
         for kind, said in own.items()
-        for prompt, reply in zip(_prompts(bench, kind), said, strict=True)
+        for prompt, reply in zip(_prompts(means, kind), said, strict=True)
     ]
 
 
-def _prompts(bench: Bench, kind: str) -> Sequence[Prompt]:
-    prompts: Sequence[Prompt] = getattr(bench.means.parts.test, kind)
+def _prompts(means: Means, kind: str) -> Sequence[Prompt]:
+    prompts: Sequence[Prompt] = getattr(means.parts.test, kind)
     return prompts

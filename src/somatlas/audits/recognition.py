@@ -7,8 +7,9 @@ form alone (arXiv 2509.03888), so the number of a prompt's tokens is ranked besi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from somatlas.attacks.attack import Attempt
 from somatlas.attacks.attack_cost import Estimate
-from somatlas.audits.bench import Bench
-from somatlas.audits.kept_attempts import NONE
+from somatlas.audits.bench import Baseline, Bench, Held
+from somatlas.audits.kept_attempts import NONE, Known, Place
+from somatlas.fleet import Work
+from somatlas.progress import Advance
 from somatlas.prompts.prompt_set import texts
 from somatlas.representations.extract import residual_stream
 
@@ -38,6 +41,27 @@ class Recognition:
     borderline: Estimate | None
     length: Estimate
     layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edit under which it is asked. known : of its attack's attempts up to it."""
+
+    place: Place
+    known: tuple[Known, ...]
+
+
+def recognition_work(held: Held, baselines: Mapping[str, Baseline]) -> Work[Edited, dict[str, Any]]:
+    """`recognition` under edits, as plain values."""
+
+    def work(edits: Sequence[Edited], _advance: Advance) -> list[dict[str, Any]]:
+        found = []
+        for one in edits:
+            bench = held.bench(one.place.role, baselines)
+            found.append(asdict(recognition(bench, bench.made(one.place, one.known))))
+        return found
+
+    return work
 
 
 def recognition(bench: Bench, attempt: Attempt) -> Recognition:

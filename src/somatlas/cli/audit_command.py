@@ -49,6 +49,10 @@ _SETTINGS = {
         "out",
         "device",
         "lanes",
+        "workers",
+        "ray",
+        "gpus_per_worker",
+        "piece_timeout",
         "batch_size",
         "trust_remote_code",
     ),
@@ -104,10 +108,9 @@ def _audit(
     MODEL is smollm2-hardened if not given. Kept in runs/MODEL/audit, or audit-against-OTHER; the
     same command goes on where it was. Nothing in audit.html is a reply.
     """
-    from somatlas.audits.audit import carry_out
-    from somatlas.models.load import folder_name, load_model
-    from somatlas.runs.folder import model_arguments
-    from somatlas.searches.trials import LANES
+    from somatlas.audits.audit import carry_out, means_of
+    from somatlas.audits.audit_fleet import make_audit_fleet
+    from somatlas.models.load import folder_name
 
     flags["name"] = name or (f"audit-against-{folder_name(against)}" if against else "audit")
     asked = {"budget": None if budget is None else int(budget), "relearn": relearn}
@@ -115,22 +118,25 @@ def _audit(
     prepared.fix()
     run = runs["model"]
     click.echo(f"plan: {prepared.folder / 'plan.json'}, sha256 {prepared.plan.sha256}", err=True)
-    models = {"model": run.lm}
-    if "against" in runs:
-        other = runs["against"]
-        other.settle()
-        models["against"] = load_model(other.config.model, **model_arguments(other.config))
     c = run.config
-    found = carry_out(
+    means = means_of(
         prepared,
-        models,
-        store=run.folder.parent / ".replies",
         batch_size=c.batch_size,
-        lanes=c.lanes or LANES,
+        lanes=c.lanes,
         max_missing=c.max_missing,
         refusal_tokens=c.refusal_tokens,
-        say=lambda line: click.echo(line, err=True),
     )
+    fleet = make_audit_fleet(runs, means)
+    try:
+        found = carry_out(
+            prepared,
+            means,
+            fleet,
+            store=run.folder.parent / ".replies",
+            say=lambda line: click.echo(line, err=True),
+        )
+    finally:
+        fleet.close()
     page = found.save()
     click.echo(found.table())
     click.echo(f"page: {page}")
@@ -144,6 +150,7 @@ def _prepared(
     flags: dict[str, Any],
 ) -> tuple[dict[str, Run], Prepared]:
     """Everything that can be tried before a model is loaded, and what was wrong said at once."""
+    from somatlas.audits.audit_fleet import check_learning
     from somatlas.audits.preparing import check_alike, prepare
     from somatlas.errors import Problems
     from somatlas.models.load import folder_name, load_config, load_tokenizer
@@ -180,6 +187,7 @@ def _prepared(
             },
         )
     problems.raise_found()
+    check_learning(merged, prepared.plan)
     if against is not None:
         models, trusted = {r: run.config.model for r, run in runs.items()}, merged.trust_remote_code
         check_alike(
