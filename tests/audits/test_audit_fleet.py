@@ -17,7 +17,8 @@ from somatlas.attacks.attack import Attempt, Outcome, Rounds
 from somatlas.audits import proving
 from somatlas.audits.attacking import Attacking
 from somatlas.audits.audit import Audit, carry_out, means_of
-from somatlas.audits.audit_fleet import in_place
+from somatlas.audits.audit_fleet import check_learning, in_place
+from somatlas.audits.audit_plan import load_plan
 from somatlas.audits.bench import Held
 from somatlas.audits.kept_attempts import Known
 from somatlas.audits.preparing import prepare
@@ -25,11 +26,12 @@ from somatlas.audits.trail import End, Later, Trail
 from somatlas.errors import InputError
 from somatlas.fleet import Fleet
 from somatlas.judges.registry import Judges
+from somatlas.runs.settings import Config
 
 PLAN = """
 sd = 5
-som = 7
-gradient = 2
+som = 5
+gradient = 1
 transfer = 1
 relearning = 1
 [attack_settings.som]
@@ -63,7 +65,7 @@ def audited(
     lms, first = {role: one.lm for role, one in models.items()}, models["model"]
     judges = judges or ByWords()
     folder.mkdir(parents=True, exist_ok=True)
-    plan = plan_file(folder, attacks)
+    plan = plan_file(folder, attacks, "screen_prompts = 12\n")
     prepared = prepare(
         prompts_of(first), folder, {r: lm.name for r, lm in lms.items()}, plan, judges, relearn=attacks is PLAN, **changes
     )
@@ -98,7 +100,7 @@ def alone(models: Mapping[str, Planted], tmp_path_factory: pytest.TempPathFactor
     left_out = {one.attack: one.left_out for one in found.record.models["model"].families}
     assert "no reply of planted-3" in left_out["relearning"]  # which an attack itself found
     tried = {one.attack: one.trials for one in found.record.models["against"].families}
-    assert tried == {"sd": 4, "som": 7, "gradient": 2, "transfer": 0, "relearning": 1}
+    assert tried == {"sd": 4, "som": 5, "gradient": 1, "transfer": 0, "relearning": 1}
     return folder
 
 
@@ -136,7 +138,7 @@ def test_one_that_is_killed_goes_on_with_other_workers_and_ends_as_if_left_alone
 
         return dying
 
-    for place, name, calls in ((Attacking, "_keep", 8), (proving, "_tested", 3)):
+    for place, name, calls in ((Attacking, "_keep", 7), (proving, "_tested", 3)):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, killed_after(calls, getattr(place, name)))
             with pytest.raises(KeyboardInterrupt):
@@ -164,6 +166,15 @@ def test_only_the_driver_asks_a_servers_judge(
             )
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
     assert list(found[2].record.judges) == ["endpoint:judge", "keyword"]
+
+
+def test_workers_do_not_learn_from_what_a_servers_judge_finds_compliant() -> None:
+    served = {"judge": "endpoint:judge", "endpoint_url": "http://localhost/v1"}
+    plan = load_plan("full", relearn=True, judge="endpoint:judge")
+    with pytest.raises(InputError, match="only one process asks that judge: leave out --ray"):
+        check_learning(Config(workers=2, **served), plan)
+    check_learning(Config(**served), plan)
+    check_learning(Config(workers=2, **served), plan.model_copy(update={"relearn": False}))
 
 
 class Served(Judges):
