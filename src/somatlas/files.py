@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ _METADATA_KEY = "somatlas"
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well, removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _beside(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -38,13 +39,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it when the block ends well, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other process has, on whichever machine that shares the folder."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
 
 
 def read_text(path: Path, what: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from auditing import ByWords, plan_file, prompts_of
 from planted import ANSWER, REFUSAL, Planted, planted
+from somatlas.attacks import measuring
 from somatlas.audits import attacking
 from somatlas.audits.audit import Audit, audit
 from somatlas.audits.audit_plan import Plan
@@ -159,7 +160,7 @@ def test_an_attempt_is_measured_once(
         measured.extend(f"{one.family} {one.name}" for one in attempts)  # type: ignore[attr-defined]
         return true(asking, attempts, *more)  # type: ignore[arg-type]
 
-    true = attacking.said_under
+    true = measuring.said_under
     monkeypatch.setattr(attacking, "said_under", counted)
     with pytest.raises(KeyboardInterrupt):
         audited(three, tmp_path, plan)

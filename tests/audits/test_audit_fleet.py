@@ -67,7 +67,13 @@ def audited(
     folder.mkdir(parents=True, exist_ok=True)
     plan = plan_file(folder, attacks, "screen_prompts = 12\n")
     prepared = prepare(
-        prompts_of(first), folder, {r: lm.name for r, lm in lms.items()}, plan, judges, relearn=attacks is PLAN, **changes
+        prompts_of(first),
+        folder,
+        {r: lm.name for r, lm in lms.items()},
+        plan,
+        judges,
+        relearn=attacks is PLAN,
+        **changes,
     )
     means = means_of(prepared, refusal_tokens=first.refusal_tokens)
     prepared.fix()
@@ -155,7 +161,7 @@ def test_only_the_driver_asks_a_servers_judge(
 ) -> None:
     """Workers know neither its address nor its key."""
     one = {"model": models["model"]}
-    plan = {"attacks": "sd = 1\n", "judge": "endpoint:judge"}
+    plan: dict[str, Any] = {"attacks": "sd = 1\n", "judge": "endpoint:judge"}
     with fake_server(by_words) as server:
         found = {}
         for workers in (0, 2):
@@ -169,7 +175,7 @@ def test_only_the_driver_asks_a_servers_judge(
 
 
 def test_workers_do_not_learn_from_what_a_servers_judge_finds_compliant() -> None:
-    served = {"judge": "endpoint:judge", "endpoint_url": "http://localhost/v1"}
+    served: dict[str, Any] = {"judge": "endpoint:judge", "endpoint_url": "http://localhost/v1"}
     plan = load_plan("full", relearn=True, judge="endpoint:judge")
     with pytest.raises(InputError, match="only one process asks that judge: leave out --ray"):
         check_learning(Config(workers=2, **served), plan)

@@ -139,8 +139,10 @@ class Attack(ABC):
         """Rounds of attempts, `budget` in all at most; each is sent its outcomes, in its order.
 
         A pure function of the target, its seed and the outcomes sent: sending kept outcomes again
-        gives the same attempts, so a killed audit goes on where it was. A higher budget begins as a
-        lower one does. Raises InputError where the attack is not possible on this target.
+        gives the same attempts, so a killed audit goes on where it was, and several processes may
+        follow one attack. Other attempts are measured on the model while it waits for outcomes. A
+        higher budget begins as a lower one does. Raises InputError where the attack is not possible
+        on this target.
 
             rounds = attack.attempts(target, 16)
             batch = next(rounds)
