@@ -34,6 +34,7 @@ strip = 2
 steps = 3
 """
 WAIT_S = (1.5, 4.0)  # between two kills
+IN_A_ROW = 3  # kills without anything kept between: a piece that is lost five times ends an audit
 
 
 def working(driver: psutil.Process) -> list[psutil.Process]:
@@ -63,20 +64,21 @@ def main(kills: int) -> None:
         line += ["--plan", str(plan), "--refusal-tokens", "10,20", "--out"]
         subprocess.run([*line, str(place / "alone")], check=True, capture_output=True)
         attempts = place / "killed" / "tiny" / "audit-against-other" / "attempts.jsonl"
-        killed = drivers = 0
+        killed = drivers = row = kept = 0
         code = None
         while code != 0:
             driver = psutil.Popen([*line, str(place / "killed"), "--workers", "2"])
             while (code := driver.poll()) is None:
                 time.sleep(rng.uniform(*WAIT_S))
-                rows = attempts.read_bytes().count(b"\n") if attempts.exists() else 0
-                if not drivers and rows > 25:
+                found = sum(map(len, contents(place / "killed").values()))
+                row, kept = row if found == kept else 0, found
+                if not drivers and attempts.exists() and attempts.read_bytes().count(b"\n") > 25:
                     driver.kill()
                     drivers += 1
-                elif killed < kills and (workers := working(driver)):
+                elif killed < kills and row < IN_A_ROW and (workers := working(driver)):
                     with suppress(psutil.NoSuchProcess):
                         rng.choice(workers).kill()
-                        killed += 1
+                        killed, row = killed + 1, row + 1
             assert code in (0, -9), code
         same = contents(place / "alone" / "tiny") == contents(place / "killed" / "tiny")
         print(
