@@ -18,7 +18,7 @@ from somatlas.audits.measured_model import Measured
 from somatlas.audits.summing_up import model_numbers
 from somatlas.judges.keyword import KeywordJudge
 from somatlas.judges.registry import Judges
-from somatlas.prompts.prompt_set import PromptSet
+from somatlas.prompts.prompt_set import PromptSet, PromptSplit, Split
 
 PLAN = """
 train_prompts = 32
@@ -43,7 +43,7 @@ class ByWords(Judges):
 
 def prompts_of(model: Planted) -> PromptSet:
     """A planted model's prompts as a set; the harmless of test are the borderline ones too."""
-    splits = {"train": model.train, "val": model.val, "test": model.test}
+    splits: dict[Split, PromptSplit] = {"train": model.train, "val": model.val, "test": model.test}
     return PromptSet(
         {name: split.harmful for name, split in splits.items()},
         {name: split.harmless for name, split in splits.items()},

@@ -91,3 +91,18 @@ def test_a_cache_without_a_file_keeps_its_values_in_memory() -> None:
     assert cache.all() == {"a": 1}
     cache.drop()
     assert cache.all() == {}
+
+
+def test_a_cache_in_order_holds_each_value_once_and_nothing_torn(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.jsonl"
+    cache = numbers(path)
+    cache.arrange(lambda _, n: n)
+    assert not path.exists()
+    cache.put({"a": 3, "b": 2})
+    cache.put({"a": 1})
+    with path.open("a") as file:
+        file.write('{"key": "c", "n"')
+    cache.arrange(lambda _, n: n)
+    assert path.read_text() == '{"key": "a", "n": 1}\n{"key": "b", "n": 2}\n'
+    assert list(cache.all()) == ["a", "b"]
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
