@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +21,11 @@ class InputError(ValueError):
         super().__init__(
             problems[0] if one else f"{len(problems)} things are wrong: {listed.rstrip(';')}"
         )
+
+
+def without_password(text: str) -> str:
+    """A text as it may be shown: a URL in it without the password that it may hold."""
+    return re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", text)
 
 
 class NotFittedError(InputError, AttributeError):

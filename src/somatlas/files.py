@@ -23,6 +23,27 @@ V = TypeVar("V")
 _METADATA_KEY = "somatlas"
 
 
+_told: list[Callable[[Path], None]] = []
+
+
+def tell_of_changes(listener: Callable[[Path], None]) -> None:
+    """From now on have a function called with every file that this module has written whole,
+    made longer or removed."""
+    _told.append(listener)
+
+
+def changed(path: Path) -> None:
+    """Tell of a file that was changed by other means."""
+    for listener in _told:
+        listener(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may be gone."""
+    path.unlink(missing_ok=True)
+    changed(path)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well, removed otherwise."""
@@ -33,6 +54,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    changed(path)
 
 
 @contextmanager
@@ -97,6 +119,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             torn = file.read() != b"\n"
             file.write(b"\n" * torn)
         file.write(_lines(rows))
+    changed(path)
 
 
 def rewrite_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -200,7 +223,7 @@ class JsonlCache(Generic[K, V]):
         with self._lock:
             self._known.clear()
             if self.path is not None:
-                self.path.unlink(missing_ok=True)
+                remove(self.path)
 
 
 def read_json(path: Path) -> Any:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from somatlas import InputError
+from somatlas.errors import without_password
 from somatlas.searches import (
     Outcome,
     Ranks,
@@ -28,7 +29,7 @@ from somatlas.searches import (
     storage_url,
     within,
 )
-from somatlas.searches.study import agree_on_directions, without_password
+from somatlas.searches.study import agree_on_directions
 from somatlas.searches.watch import RefusalWatch
 
 SPACE = SubsetSpace(candidates=8, k=3)

@@ -108,13 +108,22 @@ def _audit(
     MODEL is smollm2-hardened if not given. Kept in runs/MODEL/audit, or audit-against-OTHER; the
     same command goes on where it was. Nothing in audit.html is a reply.
     """
-    from somatlas.audits.audit import carry_out, means_of
-    from somatlas.audits.audit_fleet import make_audit_fleet
     from somatlas.models.load import folder_name
+    from somatlas.runs.places import claimed, described
 
     flags["name"] = name or (f"audit-against-{folder_name(against)}" if against else "audit")
     asked = {"budget": None if budget is None else int(budget), "relearn": relearn}
     runs, prepared = _prepared(against, plan, asked, config, flags)
+    with claimed(prepared.folder):
+        _carry_out(runs, prepared)
+    if described(prepared.folder) != str(prepared.folder):
+        click.echo(f"audit folder: {described(prepared.folder)}")
+
+
+def _carry_out(runs: dict[str, Run], prepared: Prepared) -> None:
+    from somatlas.audits.audit import carry_out, means_of
+    from somatlas.audits.audit_fleet import make_audit_fleet
+
     prepared.fix()
     run = runs["model"]
     click.echo(f"plan: {prepared.folder / 'plan.json'}, sha256 {prepared.plan.sha256}", err=True)
@@ -155,6 +164,7 @@ def _prepared(
     from somatlas.errors import Problems
     from somatlas.models.load import folder_name, load_config, load_tokenizer
     from somatlas.runs.folder import Run
+    from somatlas.runs.places import bring
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.setting_sources import from_environment, read_config_file
     from somatlas.runs.settings import Config
@@ -164,6 +174,7 @@ def _prepared(
     named = {name for layer in layers for name in layer}
     merged = Config.merged(*layers)
     runs = {"model": Run(merged)}
+    bring(merged.out, runs["model"].folder)
     if against is not None:
         if folder_name(against) == folder_name(merged.model):
             raise InputError(f"--against {against} has the model's own name: name another one")

@@ -46,5 +46,7 @@ def judged_file(config: Path | None, flags: dict[str, Any]) -> bool:
     settings = {name: value for name, value in given(flags).items() if name != "model"}
     file = read_config_file(config) if config else {}
     merged = Config.merged(file, from_environment(), settings)
-    click.echo(judge_file(path, Columns(**named), merged, run_at(Path(beside)) if beside else None))
+    click.echo(
+        judge_file(path, Columns(**named), merged, run_at(beside, whole=True) if beside else None)
+    )
     return True

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from somatlas.cli.options import folders
 from somatlas.errors import InputError
 
-_FOLDER = click.Path(path_type=Path)
-
 
 @click.command("report")
-@click.argument("folder", metavar="RUN", type=_FOLDER, required=False, shell_complete=folders)
+@click.argument("folder", metavar="RUN", required=False, shell_complete=folders)
 @click.option("--show-completions", is_flag=True, help="show the replies to harmful prompts too")
 @click.option("--open", "show", is_flag=True, help="open the page in a browser")
-def _report(folder: Path | None, show_completions: bool, show: bool) -> None:
+def _report(folder: str | None, show_completions: bool, show: bool) -> None:
     """Write report.html of a run's folder (default: the default run of the default model).
 
     The page shows what the run has so far and says what is missing.
@@ -35,16 +31,14 @@ def _report(folder: Path | None, show_completions: bool, show: bool) -> None:
 
 
 @click.command("compare")
-@click.argument(
-    "folders", metavar="RUN...", type=_FOLDER, nargs=-1, required=True, shell_complete=folders
-)
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, shell_complete=folders)
 @click.option(
     "--remeasure",
     is_flag=True,
     help="measure what the searches chose on val at each level of refusal and drift on test "
     "prompts (loads the model; kept in RUN/remeasured.json)",
 )
-def _compare(folders: tuple[Path, ...], remeasure: bool) -> None:
+def _compare(folders: tuple[str, ...], remeasure: bool) -> None:
     """A table of several runs on the same test prompts, with paired tests between them.
 
     Runs that differ in their seed alone are one row where they are measured again.
@@ -53,7 +47,7 @@ def _compare(folders: tuple[Path, ...], remeasure: bool) -> None:
     from somatlas.runs.folder import run_at
     from somatlas.runs.remeasure import remeasure as measure_again
 
-    runs = [run_at(folder) for folder in folders]
+    runs = [run_at(folder, whole=remeasure) for folder in folders]
     if remeasure:
         check_comparable(runs)
         measure_again(runs)
@@ -61,9 +55,9 @@ def _compare(folders: tuple[Path, ...], remeasure: bool) -> None:
 
 
 @click.command("agree")
-@click.argument("folder", metavar="RUN", type=_FOLDER, shell_complete=folders)
+@click.argument("folder", metavar="RUN", shell_complete=folders)
 @click.option("--show-completions", is_flag=True, help="show the replies they differ on")
-def _agree(folder: Path, show_completions: bool) -> None:
+def _agree(folder: str, show_completions: bool) -> None:
     """How well a run's judges agree with each other, and with a person's labels."""
     from somatlas.report.agreement_table import agreement_text
     from somatlas.runs.folder import run_at
@@ -72,10 +66,10 @@ def _agree(folder: Path, show_completions: bool) -> None:
 
 
 @click.command("label")
-@click.argument("folder", metavar="RUN", type=_FOLDER, shell_complete=folders)
+@click.argument("folder", metavar="RUN", shell_complete=folders)
 @click.option("--kind", default="harmful", show_default=True, help="kinds, comma-separated")
 @click.option("--limit", type=click.IntRange(min=1), help="at most this many replies")
-def _label(folder: Path, kind: str, limit: int | None) -> None:
+def _label(folder: str, kind: str, limit: int | None) -> None:
     """Label a run's replies by hand, blind to what made them; goes on where it was left.
 
     Shows replies to harmful prompts. The labels are kept in RUN/labels.jsonl, and once there are

@@ -27,6 +27,7 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     from somatlas.runs import pipeline
     from somatlas.runs.estimate import as_time, seconds_left, time_spent
     from somatlas.runs.folder import open_run
+    from somatlas.runs.places import claimed, described
     from somatlas.runs.preflight import check_inputs
     from somatlas.runs.run_exports import EXPORTS, check_exports, save_exports
     from somatlas.runs.setting_sources import from_environment
@@ -49,18 +50,19 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
     run = open_run(given(flags), config, from_environment())
     check_exports(exports)
     check_inputs(run, stages)
-    try:
-        worked = pipeline.carry_out(run, stages, say, announce)
-    finally:
-        run.dismiss()
-    page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
-    if page is not None:
-        click.echo(f"report: {page}")
-    for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
-        click.echo(f"saved: {path}")
+    with claimed(run.folder):
+        try:
+            worked = pipeline.carry_out(run, stages, say, announce)
+        finally:
+            run.dismiss()
+        page = write_report(run) if "atlas" in stages else refresh_report(run) if worked else None
+        if page is not None:
+            click.echo(f"report: {page}")
+        for path in save_exports(run, exports, lambda line: click.echo(line, err=True)):
+            click.echo(f"saved: {path}")
     if worked and len(stages) > 1 and (spent := time_spent(run, stages)):
         click.echo(spent, err=True)
-    click.echo(f"run folder: {run.folder}")
+    click.echo(f"run folder: {described(run.folder)}")
 
 
 def _exports(function: Function) -> Function:
@@ -129,6 +131,7 @@ def _sweep(config: Path | None, over: tuple[str, ...], until: Stage | None, **fl
     seeds are pooled. Finished points are not done again: the same command, or one without --over,
     goes on where it was. The points are runs like any other, named sweep_k=1_seed=0 and so on.
     """
+    from somatlas.runs.places import described
     from somatlas.runs.setting_sources import from_environment, read_config_file
     from somatlas.sweep import sweep
 
@@ -137,7 +140,7 @@ def _sweep(config: Path | None, over: tuple[str, ...], until: Stage | None, **fl
         over, [file, from_environment(), given(flags)], until, lambda x: click.echo(x, err=True)
     )
     click.echo(found.text)
-    click.echo(f"sweep folder: {found.folder}")
+    click.echo(f"sweep folder: {described(found.folder)}")
     if found.failed:
         named = "; ".join(f"{name}: {reason}" for name, reason in found.failed.items())
         raise InputError(f"{len(found.failed)} points could not be made: {named}")

@@ -8,6 +8,7 @@ from somatlas.atlases.record import Atlas
 from somatlas.directions.methods import METHODS
 from somatlas.runs.contents import Inputs
 from somatlas.runs.folder import Run, run_folder
+from somatlas.runs.places import home_of
 from somatlas.runs.settings import Config, Stage
 
 _PARTS: dict[Stage, str] = {
@@ -46,7 +47,7 @@ def finishing_command(run: Run) -> str:
     """The one command line that makes all of it, from the folder's own settings."""
     config, folder = run.config, run.folder.resolve()
     moved = run_folder(config).resolve() != folder
-    out = folder.parents[1] if moved else config.out
+    out = home_of(folder) if moved else config.out
     words = ["somatlas", "run", config.model, "--name", folder.name]
     if out != Config.model_fields["out"].default:
         words += ["--out", str(out)]

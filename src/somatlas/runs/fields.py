@@ -336,7 +336,13 @@ class Fields(BaseModel):
     name: str = of(
         None, "default", "the run's folder below the model's", check=parsing.plain_name, form="NAME"
     )
-    out: Path = of(None, Path("runs"), "folder of all runs", form="FOLDER")
+    out: Path | str = of(
+        None,
+        Path("runs"),
+        "folder of all runs, or an fsspec URL such as s3://bucket/runs (extra: s3)",
+        parse=parsing.folder_or_url,
+        form="FOLDER",
+    )
     device: str = of(
         None,
         "auto",

@@ -37,6 +37,7 @@ from somatlas.progress import note
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
+from somatlas.runs.places import bring, described, local_root, run_place
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.setting_sources import read_config_file, read_run_settings
 from somatlas.runs.settings import (
@@ -173,7 +174,7 @@ class Run:
         """Raise InputError where an earlier stage that is needed has not been run."""
         if not self.is_done(stage):
             raise InputError(
-                f"{self.folder} has no finished stage {stage!r}: run `somatlas {stage} "
+                f"{described(self.folder)} has no finished stage {stage!r}: run `somatlas {stage} "
                 f"{self.config.model} --name {self.config.name}` first"
             )
 
@@ -256,8 +257,8 @@ class Run:
                 grown = name == "trials" and self.config.trials > was
                 if now.get(name) != was and not grown:
                     raise InputError(
-                        f"{self.folder} was made with {name} = {was!r}, not {now.get(name)!r}: "
-                        "give another --name, or remove that folder"
+                        f"{described(self.folder)} was made with {name} = {was!r}, not "
+                        f"{now.get(name)!r}: give another --name, or remove that folder"
                     )
 
     def model_record(self) -> dict[str, Any]:
@@ -292,8 +293,8 @@ class Run:
         """Raise InputError where these are not the weights that the run was begun with."""
         if self._recorded_weights() not in (None, weights):
             raise InputError(
-                f"{self.folder} was made with other weights than {self.config.model} has now: give "
-                "another --name, or remove that folder"
+                f"{described(self.folder)} was made with other weights than {self.config.model} "
+                "has now: give another --name, or remove that folder"
             )
 
     def record_config(self) -> None:
@@ -346,8 +347,8 @@ def model_arguments(config: Config) -> dict[str, Any]:
 
 
 def run_folder(config: Config) -> Path:
-    """out/<model>/<name>."""
-    return config.out / folder_name(config.model) / config.name
+    """out/<model>/<name>; of a URL its local copy's."""
+    return local_root(config.out) / folder_name(config.model) / config.name
 
 
 def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, str]) -> Run:
@@ -362,8 +363,12 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
     base = load_recipe(recipe).settings if recipe else {}
     place = {"model", "name", "out"}
     places = [{n: value for n, value in layer.items() if n in place} for layer in (base, *given)]
-    path = run_folder(Config.merged(*places)) / "config.toml"
+    where = Config.merged(*places)
+    folder = run_folder(where)
+    bring(where.out, folder)
+    path = folder / "config.toml"
     own = read_config_file(path) if path.exists() else {}
+    own.pop("out", None)  # a folder that was moved is where it was found
     if recipe and own.get("recipe") != recipe:
         own = {}
     if own.get("dtype"):  # auto decided it once
@@ -371,8 +376,12 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
     return Run(Config.merged(base, own, *given))
 
 
-def run_at(folder: Path) -> Run:
-    """The run in a folder; raises InputError where there is none."""
+def run_at(place: str | Path, *, whole: bool = False) -> Run:
+    """The run in a folder or at a URL; raises InputError where there is none.
+
+    whole : of a URL, fetch the representations too.
+    """
+    folder = run_place(place, whole=whole)
     return Run(Config.merged(read_run_settings(folder)), folder)
 
 

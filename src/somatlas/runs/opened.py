@@ -6,18 +6,20 @@ from pathlib import Path
 
 from somatlas.errors import InputError
 from somatlas.runs.contents import Contents
+from somatlas.runs.places import run_place
 
 
 def open_run(folder: str | Path) -> Contents:
-    """What a run's folder holds: `.verdicts`, `.completions`, `.directions`, `.representations`,
-    `.evaluation`, `.atlas` and the others of `Contents`, each read when it is asked for.
+    """What a run's folder, or what is at its URL, holds: `.verdicts`, `.completions`,
+    `.directions`, `.representations`, `.evaluation`, `.atlas` and the others of `Contents`, each
+    read when it is asked for.
 
-    Raises InputError where the folder is no run.
+    Raises InputError where the folder is no run, and for a URL that cannot be read.
 
         run = open_run("runs/smollm2-hardened/default")
         run.evaluation.test["md"]["asr"], run.to_frame()
     """
-    contents = Contents(Path(folder))
+    contents = Contents(run_place(folder))
     if not contents.settings:
         raise InputError(f"{folder} is no run folder: its config.toml is empty")
     return contents

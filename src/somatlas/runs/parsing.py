@@ -6,8 +6,12 @@ A `ValueError` says what a value must be, in words that follow "setting 'grid' c
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from somatlas.errors import without_password
 
 
 def grid(text: str) -> list[str]:
@@ -109,3 +113,28 @@ def plain_name(value: str) -> str:
     if not value or value in (".", "..") or set(value) & set('/\\:*?"<>|'):
         raise ValueError("must be a plain folder name")
     return value
+
+
+def is_url(text: str) -> bool:
+    """
+    >>> is_url("s3://bucket/runs"), is_url("runs"), is_url("C:/runs")
+    (True, False, False)
+    """
+    return re.match(r"[A-Za-z][\w+.:-]+://.", text) is not None
+
+
+def folder_or_url(text: str) -> Path | str:
+    """
+    >>> folder_or_url("s3://bucket/runs/"), folder_or_url("runs") == Path("runs")
+    ('s3://bucket/runs', True)
+    """
+    if not is_url(text):
+        return Path(text)
+    if without_password(text) != text:
+        raise ValueError(
+            "must not hold a password: leave it to the environment or the credentials file that "
+            "the protocol's package reads"
+        )
+    if "::" in text:
+        raise ValueError("must be one URL, without '::'")
+    return text.rstrip("/")

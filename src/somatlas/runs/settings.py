@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from somatlas.directions.methods import METHODS, built_in_methods, method_settings
-from somatlas.errors import InputError
+from somatlas.errors import InputError, without_password
 from somatlas.judges.registry import Judges, find_kind, kind_named
 from somatlas.runs.fields import (
     FIELDS,
@@ -247,7 +247,8 @@ class Config(_Model):
             if first["type"] == "extra_forbidden":
                 raise InputError(f"there is no setting {name!r}: see somatlas run --help") from None
             raise InputError(
-                f"setting {name!r} cannot be {values.get(name)!r}: {reason[0].lower()}{reason[1:]}"
+                f"setting {name!r} cannot be {without_password(repr(values.get(name)))}: "
+                f"{reason[0].lower()}{reason[1:]}"
             ) from None
 
     @property

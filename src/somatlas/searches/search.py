@@ -12,6 +12,7 @@ from somatlas.ablation import Projection
 from somatlas.ablation.projection import Mode
 from somatlas.arguments import check_choice, check_kind, check_real, check_whole
 from somatlas.directions.direction_set import DirectionSet
+from somatlas.errors import without_password
 from somatlas.judges.verdict import Judge, check_judge
 from somatlas.measures.drift import Drift
 from somatlas.models.language_model import MODEL, LanguageModel
@@ -31,7 +32,7 @@ from somatlas.searches.rounds import SIZE
 from somatlas.searches.sampler import STARTUP, SubsetSampler
 from somatlas.searches.samplers import make_proposer
 from somatlas.searches.space import Ranks, SubsetSpace
-from somatlas.searches.study import agree_on_directions, open_storage, open_study, without_password
+from somatlas.searches.study import agree_on_directions, open_storage, open_study
 from somatlas.searches.trials import Asking, Trials
 
 Objective = Literal["asr", "asr,kl"]

@@ -21,7 +21,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from somatlas.errors import InputError
+from somatlas.errors import InputError, without_password
 from somatlas.numerics.geometry import cosine_matrix
 from somatlas.searches.rounds import FINISHED, by_place
 from somatlas.searches.sampler import SubsetSampler
@@ -30,11 +30,6 @@ from somatlas.searches.sampler import SubsetSampler
 def storage_url(path: Path) -> str:
     """The URL of an SQLite file."""
     return f"sqlite:///{path}"
-
-
-def without_password(url: str) -> str:
-    """A storage's URL as it may be shown."""
-    return re.sub(r"(://[^:@/]*):[^@]*@", r"\1:***@", url)
 
 
 def open_storage(url: str) -> RDBStorage:

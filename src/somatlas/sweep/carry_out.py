@@ -13,12 +13,13 @@ from somatlas.report.page import write_report
 from somatlas.report.stage_output import stage_output
 from somatlas.runs.folder import Run, model_arguments, weights_work
 from somatlas.runs.pipeline import carry_out
+from somatlas.runs.places import claimed
 from somatlas.runs.preflight import check_inputs
 from somatlas.runs.resident import Resident
 from somatlas.runs.settings import Stage
 from somatlas.sweep.axes import raise_all
 from somatlas.sweep.output import write_record, write_results
-from somatlas.sweep.plan import make_plan
+from somatlas.sweep.plan import Plan, make_plan
 from somatlas.sweep.results import measured
 from somatlas.sweep.shared import take_over
 
@@ -51,6 +52,12 @@ def sweep(
     runs = [point.run for point in plan.points]
     to_make = [run for run in runs if not _is_finished(run, plan.stages)]
     _check_inputs(to_make, plan.stages)
+    with claimed(plan.folder):
+        return _swept(plan, to_make, say)
+
+
+def _swept(plan: Plan, to_make: Sequence[Run], say: Callable[[str], None]) -> Swept:
+    runs = [point.run for point in plan.points]
     resident, rows, failed = Resident(), [], dict[str, str]()
     start, made = time.monotonic(), 0
     try:
@@ -64,7 +71,8 @@ def sweep(
                 resident.lend(run)
                 _same_model(run, runs)  # what cannot be loaded stops here, not at every point
                 try:
-                    _make(run, plan.stages, runs)
+                    with claimed(run.folder):
+                        _make(run, plan.stages, runs)
                 except InputError as error:
                     failed[run.folder.name] = str(error)
                     say(f"{head}: not made: {error}")

@@ -18,6 +18,7 @@ from somatlas.errors import InputError
 from somatlas.files import read_json
 from somatlas.prompts import PromptSet
 from somatlas.runs.folder import Run, open_run, run_folder
+from somatlas.runs.places import bring
 from somatlas.runs.settings import STAGES, Config, Stage
 from somatlas.runs.stages.represent_stage import check_grid
 from somatlas.sweep.axes import (
@@ -80,6 +81,7 @@ def make_plan(
     flags = layers[-1]
     place = Config.merged({"name": NAME}, *({n: x[n] for n in _PLACE & x.keys()} for x in layers))
     folder = run_folder(place)
+    bring(place.out, folder)
     if (folder / "config.toml").exists():
         raise InputError(f"{folder} is a run, not a sweep: give another --name")
     path = folder / "sweep.json"

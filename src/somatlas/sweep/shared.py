@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from somatlas.files import atomic_file
+from somatlas.files import atomic_file, remove
 from somatlas.runs.folder import Run
 from somatlas.runs.settings import Stage
 
@@ -49,7 +49,7 @@ def take_over(run: Run, stage: Stage, others: Iterable[Run]) -> bool:
         for path in _files(source.path(name)):
             _link(path, run.path(str(path.relative_to(source.folder))))
     if stage == "layers":
-        run.path("layers.part.json").unlink(missing_ok=True)
+        remove(run.path("layers.part.json"))
     run.take_over(stage, source, time.monotonic() - start)
     return True
 

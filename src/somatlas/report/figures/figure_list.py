@@ -28,6 +28,7 @@ from somatlas.report.figures.space_figures import grid_figure, scaling_figure
 from somatlas.report.format import rate_text
 from somatlas.report.read import Facts, read_facts
 from somatlas.runs.map_file import MapFile
+from somatlas.runs.places import run_place
 from somatlas.searches.result import SearchResult
 
 Rows = Sequence[Sequence[Any]]
@@ -51,11 +52,13 @@ class ReportFigure:
 
 
 def run_figures(folder: str | Path) -> dict[str, ReportFigure]:
-    """The figures of a run's folder by name, those that can be drawn from what it has so far.
+    """The figures of a run's folder or URL by name, those that can be drawn from what it has so
+    far.
 
-    Raises InputError where the folder is no run.
+    Raises InputError where there is no run.
     """
-    return {figure.name: figure for figure in report_figures(read_facts(Path(folder)))}
+    facts = read_facts(run_place(folder, whole=False))
+    return {figure.name: figure for figure in report_figures(facts)}
 
 
 def report_figures(facts: Facts) -> list[ReportFigure]:

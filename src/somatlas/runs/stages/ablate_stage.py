@@ -21,7 +21,7 @@ from somatlas.evaluation.effects import (
     condition_effect,
     effects_of,
 )
-from somatlas.files import lines_of, read_text, write_jsonl
+from somatlas.files import lines_of, read_text, remove, write_jsonl
 from somatlas.fleet import Work, deal
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS
 from somatlas.models.sampling import Sampling
@@ -44,15 +44,15 @@ def ablate_stage(run: Run) -> None:
     wanted = _asked(run)
     if run.stages.get("ablate", {}).get("ranks", ranks) != ranks:  # the search went on since
         for condition in [name for name in projections if name not in ("base", "sd")]:
-            _path(run, condition).unlink(missing_ok=True)
-            _served_path(run, condition).unlink(missing_ok=True)
+            remove(_path(run, condition))
+            remove(_served_path(run, condition))
     run.begin("ablate", ranks=ranks)
     missing = {name: p for name, p in projections.items() if not _path(run, name).exists()}
     with progress("ablate", len(wanted) * len(projections)) as advance:
         advance(len(wanted) * (len(projections) - len(missing)))  # finished before an interruption
         for condition, replies in _completions(run, wanted, missing, advance).items():
             write_jsonl(_path(run, condition), map(asdict, replies))
-            _served_path(run, condition).unlink(missing_ok=True)
+            remove(_served_path(run, condition))
     of = EffectsOf(
         kept_drift(run, MORE_REPLY_TOKENS), texts(run.prompts.positive["test"]), projections
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from torch import Tensor
 
-from somatlas.files import read_json, write_json
+from somatlas.files import read_json, remove, write_json
 from somatlas.fleet import Work, deal
 from somatlas.measures.layer_choice import (
     Ablated,
@@ -68,7 +68,7 @@ def layers_stage(run: Run) -> None:
         keep=keep,
     )
     choice.write(run.folder)
-    partial.unlink(missing_ok=True)
+    remove(partial)
 
 
 def opening_work(run: Run, data: RuleData) -> Work[None, Opening]:

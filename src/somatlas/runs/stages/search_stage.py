@@ -11,6 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor
 
 from somatlas.ablation import Projection
+from somatlas.errors import without_password
+from somatlas.files import changed
 from somatlas.fleet import Prepared, Work, deal
 from somatlas.judges.registry import find_kind, is_asked_by_driver
 from somatlas.measures.drift import Drift
@@ -34,7 +36,7 @@ from somatlas.searches import (
 from somatlas.searches.loop import Evaluate
 from somatlas.searches.samplers import make_proposer
 from somatlas.searches.search import SearchPrompts, found, study_directions
-from somatlas.searches.study import agree_on_directions, without_password
+from somatlas.searches.study import agree_on_directions
 from somatlas.searches.trials import LANES, REFUSAL_TOKENS, Asking, Replied, Trials
 
 Point = tuple[Ranks, float]  # ranks, and the ASR below which their trial may be ended
@@ -69,8 +71,13 @@ def search_stage(run: Run) -> None:
         drift = _drift_on(run, texts(prompts.harmless), check) if limited else None
         _say_who_idles(run)
         with progress("search", min(config.trials, space.size)) as advance:
+
+            def told(trials: int) -> None:
+                advance(trials)
+                changed(run.path("study.db"))  # by SQLite; nobody listens where it is another's
+
             evaluate = _evaluate(run, _OnVal(directions.vectors, seen, drift, check))
-            run_trials(study, space, evaluate, config.trials, advance=advance)
+            run_trials(study, space, evaluate, config.trials, advance=told)
         rows = finished_trials(study, space)
     except (StorageInternalError, SQLAlchemyError) as error:
         raise storage_error(url, error) from None
