@@ -26,17 +26,19 @@ SIDE, LAYERS, D_MODEL = 5000, 32, 4096  # train prompts a side; a file lends 60 
 GB = 1e9
 
 
-def save_model(folder: Path) -> float:
-    """Write the model's checkpoint; returns its weights' bytes."""
+def save_model(
+    folder: Path, layers: int = LAYERS, d_model: int = D_MODEL, inner: int = 64
+) -> float:
+    """Write the model's checkpoint; returns its weights' bytes. inner : width of all else."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=261,
-        hidden_size=D_MODEL,
-        intermediate_size=64,
-        num_hidden_layers=LAYERS,
+        hidden_size=d_model,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
         num_attention_heads=1,
         num_key_value_heads=1,
-        head_dim=64,
+        head_dim=inner,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=1,
@@ -48,16 +50,21 @@ def save_model(folder: Path) -> float:
     return float(sum(p.numel() * p.element_size() for p in model.parameters()))
 
 
+def represent(folder: Path, side: int, out: Path) -> list[str]:
+    """Arguments that represent so many train prompts a side of the folder's model."""
+    line = ["represent", str(folder / "model")]
+    for name, word in (("positive", "break"), ("negative", "mend")):
+        path = folder / f"{name}-{side}.txt"
+        path.write_text("\n".join(f"{word} it: {i}" for i in range(2 * side)))
+        line += [f"--{name}", str(path)]
+    return [*line, "--train-prompts", str(side), "--out", str(out)]
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         weights = save_model(folder / "model")
-        line = [sys.executable, "-m", "somatlas", "represent", str(folder / "model")]
-        for side, word in (("positive", "break"), ("negative", "mend")):
-            path = folder / f"{side}.txt"
-            path.write_text("\n".join(f"{word} it: {i}" for i in range(2 * SIDE)))
-            line += [f"--{side}", str(path)]
-        line += ["--train-prompts", str(SIDE), "--out", str(folder / "runs")]
+        line = [sys.executable, "-m", "somatlas", *represent(folder, SIDE, folder / "runs")]
         subprocess.run(line, check=True)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         shards = folder.glob("runs/model/default/representations/*.safetensors")
