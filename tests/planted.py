@@ -9,6 +9,7 @@ refuses by every one of the directions by itself: as long as one is left, it ref
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -50,11 +51,22 @@ class Planted:
         return self.lm.text_ids(REFUSAL[0])
 
 
+class Axes(NamedTuple):
+    """Orthonormal rows of d_model: what a planted model refuses by, what starts an answer, what all
+    tokens have, what is decided at, and what only the embeddings' noise is along."""
+
+    r: Tensor
+    start: Tensor
+    common: Tensor
+    mark: Tensor
+    spare: Tensor
+
+
 def planted(m: int = 1, *, seed: int = 0, prompts: int = 32, gain: float = 12.0) -> Planted:
     """A planted model and prompts for it. m : directions that it refuses by, as strong as gain."""
     rng = torch.Generator().manual_seed(seed)
-    tokenizer = _tokenizer()
-    model, directions = _model(m, rng, gain, len(tokenizer))
+    tokenizer = planted_tokenizer()
+    model, axes = planted_model(m, rng, gain, len(tokenizer))
     pack_linears(model)
     ids = [chat_token_ids(tokenizer, text) for text in ("n0 n1 n2", "n3")]
     lm = LanguageModel(
@@ -65,11 +77,11 @@ def planted(m: int = 1, *, seed: int = 0, prompts: int = 32, gain: float = 12.0)
         shares_head=head_cache_is_exact(model, ids),
         pads=padding_is_exact(model, ids),
     )
-    splits = [_split(rng, prompts) for _ in range(3)]
-    return Planted(lm, directions, *splits)
+    splits = [split_of(rng, prompts) for _ in range(3)]
+    return Planted(lm, axes.r, *splits)
 
 
-def _split(rng: torch.Generator, count: int) -> PromptSplit:
+def split_of(rng: torch.Generator, count: int) -> PromptSplit:
     def drawn(words: int, limit: int) -> list[int]:
         return torch.randperm(limit, generator=rng)[:words].tolist()
 
@@ -83,7 +95,7 @@ def _split(rng: torch.Generator, count: int) -> PromptSplit:
     return PromptSplit(harmful, harmless)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def planted_tokenizer() -> PreTrainedTokenizerFast:
     words = [*SPECIAL, *(f"h{i}" for i in range(HARMFUL)), *(f"n{i}" for i in range(HARMLESS))]
     words += [*REFUSAL, *ANSWER, "?"]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="?"))
@@ -100,9 +112,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _model(
+def planted_model(
     m: int, rng: torch.Generator, gain: float, vocabulary: int
-) -> tuple[LlamaForCausalLM, Tensor]:
+) -> tuple[LlamaForCausalLM, Axes]:
     """Everything random but small, and the planted parts on top."""
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -155,7 +167,7 @@ def _model(
             decide.gate_proj.weight[2 * i + sign] += (1 - 2 * sign) * gain * r[i]
             decide.up_proj.weight[2 * i + sign] += mark
             decide.down_proj.weight[:, 2 * i + sign] -= 0.12 * start
-    return model, r.clone()
+    return model, Axes(r.clone(), start.clone(), common.clone(), mark.clone(), rest.clone())
 
 
 def _amounts(m: int, rng: torch.Generator) -> Tensor:

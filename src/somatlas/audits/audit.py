@@ -21,6 +21,7 @@ from somatlas.audits.kept_attempts import NONE, Kept, Place
 from somatlas.audits.measured_model import Measured, deciding_place
 from somatlas.audits.preparing import Prepared, check_alike, prepare
 from somatlas.audits.proving import ALL_KINDS, HARMFUL, prove
+from somatlas.audits.reasoning_columns import breaking_place, column_numbers, left_out, reasoned
 from somatlas.audits.recognition import Edited, recognition_work
 from somatlas.audits.summing_up import model_numbers
 from somatlas.audits.unattacked import Introduced, baselines, introduced
@@ -181,8 +182,17 @@ def carry_out(
     prove(fleet, means, kept, bases, chosen, prepared.judges, called)
     edits = {role: _edits(found) for role, found in measured.items()}
     _recognise(fleet, kept, bases, [place for own in edits.values() for place in own.values()])
+    breaking = {role: breaking_place(found) for role, found in measured.items()}
+    whys = {role: left_out(models[role].silence, place) for role, (_, place) in breaking.items()}
+    asked = [place for role, (_, place) in breaking.items() if not whys[role]]
+    reasoned(fleet, means, kept, bases, asked, prepared.judges)
+    reasoning = {
+        role: {"reasons": not models[role].silence, "left_out": why}
+        | ({} if why else column_numbers(measured[role], *breaking[role]))
+        for role, why in whys.items()
+    }
     results = {
-        role: _result(models[role], bases[role], kept, found, edits[role])
+        role: _result(models[role], bases[role], kept, found, edits[role], reasoning[role])
         for role, found in measured.items()
     }
     findings = {role: findings_of(found) for role, found in measured.items()}
@@ -264,7 +274,12 @@ def _recognise(
 
 
 def _result(
-    model: Introduced, base: Baseline, kept: Kept, found: Measured, edits: Mapping[str, Place]
+    model: Introduced,
+    base: Baseline,
+    kept: Kept,
+    found: Measured,
+    edits: Mapping[str, Place],
+    reasoning: dict[str, Any],
 ) -> ModelResult:
     return ModelResult(
         name=model.name,
@@ -276,5 +291,6 @@ def _result(
             name: {"place": str(place), **(kept.recognition.get(str(place)) or {})}
             for name, place in edits.items()
         },
+        reasoning=reasoning,
         **model_numbers(found),
     )

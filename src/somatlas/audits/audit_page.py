@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from somatlas.audits.audit_figures import audit_figures
 from somatlas.audits.audit_record import AuditRecord, ModelResult
 from somatlas.audits.audit_table import ATTACK_COLUMNS, attack_rows, audit_table, csv_rows
 from somatlas.audits.audit_words import headline, left_out, summary
+from somatlas.audits.reasoning_words import TITLES, reasoning_csv, reasoning_note, reasoning_rows
 from somatlas.files import write_text
 from somatlas.report import rendering
 
@@ -26,15 +27,22 @@ PASSED = {True: "yes", False: "no", None: "not made"}
 
 
 def write_audit(record: AuditRecord, folder: Path) -> Path:
-    """Write audit.json, audit.csv, table.txt, figures/ and audit.html; returns the page's path."""
+    """Write audit.json, audit.csv, table.txt, figures/ and audit.html, and reasoning.csv where a
+    model reasons; returns the page's path."""
     record.write(folder)
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(csv_rows(record))
-    write_text(folder / "audit.csv", buffer.getvalue())
+    _write_csv(folder / "audit.csv", csv_rows(record))
+    if rows := reasoning_csv(record):
+        _write_csv(folder / "reasoning.csv", rows)
     write_text(folder / "table.txt", audit_table(record) + "\n")
     path = folder / "audit.html"
     write_text(path, audit_page(record, folder / "figures"))
     return path
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(rows)
+    write_text(path, buffer.getvalue())
 
 
 def audit_page(record: AuditRecord, figures: Path | None = None) -> str:
@@ -52,6 +60,7 @@ def audit_page(record: AuditRecord, figures: Path | None = None) -> str:
         "card": card_rows(record),
         "names": [model.name for model in record.models.values()],
         "columns": ATTACK_COLUMNS,
+        "reasoning_columns": list(TITLES.values()),
         "models": [_model(model) for model in record.models.values()],
         "recognition": [row for m in record.models.values() for row in _recognition(m)],
         "findings": [
@@ -82,6 +91,8 @@ def _model(model: ModelResult) -> dict[str, Any]:
         "left_out": left_out(model),
         "cells": cell_rows(model),
         "best": [_best(row) for row in model.best],
+        "reasoning": reasoning_rows(model),
+        "reasoning_note": reasoning_note(model),
     }
 
 

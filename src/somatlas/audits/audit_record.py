@@ -53,7 +53,9 @@ class ModelResult(_Part):
     harmless and borderline prompts and harmless ones answered. worst : the attack that alone would
     have had the lowest AC50 on test, chosen after the fact. rank_to_break : `Bounded`.
     harmless_at_ac50 : share of harmless prompts answered there. recognition : of the model as it is
-    and of the edit at AC50. trials : every attempt on val.
+    and of the edit at AC50. reasoning : whether it reasons before it answers, and what it answers
+    under an edit by where the reasoning comes from (`column_numbers`), or why that was left out.
+    trials : every attempt on val.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ModelResult(_Part):
     rank_to_break: dict[str, Any] | None
     harmless_at_ac50: float | None
     recognition: dict[str, Any]
+    reasoning: dict[str, Any] = Field(default_factory=dict)
     trials: list[dict[str, Any]]
 
 

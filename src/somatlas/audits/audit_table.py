@@ -15,6 +15,7 @@ from somatlas.audits.audit_words import (
     percent,
     summary,
 )
+from somatlas.audits.reasoning_words import TITLES, reasoning_note, reasoning_rows
 from somatlas.evaluation.tables import plain_table, table_text
 
 ATTACK_COLUMNS = (
@@ -40,6 +41,13 @@ def audit_table(record: AuditRecord) -> str:
             table.add_row(*row)
         parts.append(table_text(table))
         parts += [f"  left out: {text}" for text in left_out(model)]
+        if rows := reasoning_rows(model):
+            table = plain_table(f"{model.name} reasons", *TITLES.values())
+            for row in rows:
+                table.add_row(*row)
+            parts.append(table_text(table))
+        if note := reasoning_note(model):
+            parts.append(f"  {note}")
     parts.append("checks")
     for found in record.findings:
         mark = {True: "ok", False: "FAILED", None: "not made"}[found["passed"]]

@@ -4,6 +4,7 @@ FOLDER/attempts.jsonl    a line an attempt: what it was and what it did on val
 FOLDER/families.jsonl    a line an attack that came to its end, or that could not be tried
 FOLDER/tested.jsonl      a line an attempt that was chosen: its verdicts and drift on test
 FOLDER/recognition.jsonl a line an edit under which harm recognition was measured
+FOLDER/reasoning.jsonl   a line an edit under which a model that reasons was asked in three ways
 FOLDER/replies.jsonl     the replies themselves, which no other file and no page holds
 """
 
@@ -92,6 +93,22 @@ class Tested:
         return all(set(kinds) <= set(own) for own in self.verdicts.values())
 
 
+@dataclass(frozen=True)
+class Reasoned:
+    """A chosen attempt on test with its reasoning regenerated, fixed and absent.
+
+    verdicts : of each of these columns, one a prompt, by the deciding judge. absent_by : what kept
+    the model from reasoning. tokens : of its reasoning at most, and of its answer. cut, without :
+    where reasoning was made, on how many prompts it was closed at that limit, or there was none.
+    """
+
+    verdicts: Mapping[str, Sequence[str]]
+    absent_by: str
+    tokens: int
+    cut: Mapping[str, int]
+    without: Mapping[str, int]
+
+
 class Kept:
     """The files of an audit's folder; in memory alone where there is none."""
 
@@ -102,6 +119,7 @@ class Kept:
         self.attempts: JsonlCache[str, Tried] = cache("attempts.jsonl", _tried)
         self.families: JsonlCache[str, Family] = cache("families.jsonl", _of(Family))
         self.tested: JsonlCache[str, Tested] = cache("tested.jsonl", _of(Tested))
+        self.reasoning: JsonlCache[str, Reasoned] = cache("reasoning.jsonl", _of(Reasoned))
         self.recognition: JsonlCache[str, Any] = JsonlCache(
             None if folder is None else folder / "recognition.jsonl", dict, _plain
         )
@@ -124,7 +142,11 @@ class Kept:
     def drop_untested(self) -> None:
         """Leave out replies of attempts whose test was interrupted: they are made again."""
         if self.replies is not None and self.replies.exists():
-            rows = [row for row in appended_rows(self.replies) if row["attempt"] in self.tested]
+            rows = [
+                row
+                for row in appended_rows(self.replies)
+                if row["attempt"] in (self.reasoning if "reasoning" in row else self.tested)
+            ]
             rewrite_rows(self.replies, rows)
 
     def put_in_order(self, families: Sequence[Place]) -> None:

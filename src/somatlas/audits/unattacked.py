@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from somatlas.audits.bench import Baseline, Held, Means, drift_prompts
+from somatlas.audits.reasoning_columns import silence_of
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.completions.make import Generator, parted
 from somatlas.fleet import Fleet, Work, deal
@@ -32,13 +33,15 @@ _USES: tuple[Use, ...] = ("calibration", "val", "test")
 @dataclass(frozen=True)
 class Introduced:
     """What a model is. asked : a digest of how it is asked: template, system prompt, place of
-    ablation. notes : what is odd about it."""
+    ablation. notes : what is odd about it. silence : why it does not reason before it answers,
+    empty where it does."""
 
     name: str
     weights: str
     asked: str
     dtype: str
     notes: list[str]
+    silence: str
 
     @property
     def record(self) -> dict[str, str]:
@@ -72,6 +75,7 @@ def introduction_work(held: Held, _shared: None) -> Work[str, Introduced]:
             hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest(),
             str(lm.model.dtype).removeprefix("torch."),
             list(lm.notes),
+            silence_of(lm),
         )
 
     return lambda roles, _advance: [introduce(role) for role in roles]

@@ -124,17 +124,36 @@ def skipping_text(head: str, own: Marks | None) -> str:
 
     head : the prompt as formatted; where it opens no block, one is opened and closed.
     """
-    marks = own or next((m for m in MARKS if head.rstrip().endswith(m.open)), None)
+    marks = own or _opened_marks(head)
     if marks is None:
         return ""
-    if own is None:
-        marks = Marks(marks.open + "\n", f"\n{marks.close}\n\n")
     if opens_reasoning(head, own):
         return marks.close if head[-1:].isspace() or own is not None else f"\n{marks.close}"
     turn = next((head[-n:] for n in range(len(head), 4, -1) if head[-n:] in marks.close), None)
     if turn is not None:  # the answer is a turn of its own, with a mark of its own (harmony)
         return marks.close.partition(turn)[2]
     return marks.open + marks.close
+
+
+def closing_text(head: str, own: Marks | None) -> str:
+    """What ends reasoning that was cut short, so that the next token is the answer's first.
+
+    head : the prompt as formatted. own : the template's own marks. Empty where neither tells how
+    the model marks its reasoning.
+    """
+    marks = own or _opened_marks(head)
+    return "" if marks is None else marks.close
+
+
+def _opened_marks(head: str) -> Marks | None:
+    """The known marks whose block a chat-formatted prompt ends in, blanks around them as usual."""
+    found = next((m for m in MARKS if head.rstrip().endswith(m.open)), None)
+    return None if found is None else Marks(f"{found.open}\n", f"\n{found.close}\n\n")
+
+
+def ends_reasoning(reply: str, own: Marks | None = None) -> bool:
+    """Whether a block of reasoning is closed in a reply, wherever it was opened."""
+    return _CLOSE in _in_one_form(reply, own)
 
 
 def reasoning_tokens(special: Collection[str], own: Marks | None) -> set[str]:
