@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -23,7 +23,8 @@ from somatlas.attacks.families.partial_ablation import NormPreserved
 from somatlas.attacks.measuring import replies
 from somatlas.attacks.target import Target
 from somatlas.judges.verdict import Verdict
-from somatlas.measures.layer_rule import first_token_log_probabilities
+from somatlas.measures.drift import Drift
+from somatlas.measures.layer_rule import MAX_KL, first_token_log_probabilities
 from somatlas.models.packed import repack
 from somatlas.prompts.prompt_set import texts
 from somatlas.testing import AttackContract
@@ -267,7 +268,30 @@ def test_what_is_made_is_kept_for_whoever_goes_on(three: Planted, tmp_path: Path
     again = target_of(three, folder=tmp_path)
     again.lm = replace(three.lm, model=None)  # nothing can be computed
     assert again.first_token_scores(attempt) == shares
-    assert again.kept("screen", dict)["scores"][:, 0].min() <= scores[0].refusal_score
+    assert again.screened_layers() == scores
+
+
+def test_a_layer_under_which_replies_derail_is_not_tried_first(one: Planted) -> None:
+    """Whatever their first tokens say, and replies are fed back for gentle layers alone."""
+    plain = target_of(one).screened_layers()
+    gentle = [score.layer for score in plain if score.kl < MAX_KL]
+    assert len(gentle) > 1
+
+    class Derailed(Drift):
+        asked: ClassVar[list[int]] = []
+
+        def under(self, ablation: Any) -> float:
+            near = [float(ablation.apply(d[None]).norm() / d.norm()) for d in differences]
+            self.asked.append(near.index(min(near)))
+            return 8.5 if self.asked[-1] == gentle[0] else super().under(ablation)
+
+    prompts = texts(one.val.harmless)[:3]
+    target = target_of(one, drift=Derailed(one.lm, prompts, [" ".join(ANSWER)] * 3, 8, tokens=6))
+    differences = target.differences()
+    found = [score.layer for score in target.screened_layers()]
+    assert sorted(Derailed.asked) == sorted(gentle)
+    assert found[: len(gentle) - 1] == gentle[1:]
+    assert gentle[0] not in found[: len(gentle) - 1]
 
 
 @pytest.mark.parametrize("name", ["transfer", "strip"])

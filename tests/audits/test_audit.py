@@ -239,3 +239,20 @@ def test_a_model_is_trained_where_that_is_asked_for_and_only_there(
     left = audited(one, tmp_path / "not asked", plan).record.models["model"].families[1]
     assert "only with --relearn" in left.left_out
     assert (left.trials, left.cost) == (0, None)
+
+
+def test_where_no_reply_complies_relearning_is_left_out_and_the_audit_goes_on(
+    three: Planted, tmp_path: Path
+) -> None:
+    """Under one direction at a time the model still refuses by the other two."""
+    plan = plan_file(tmp_path, "relearning = 2\nsd = 1")
+    lines: list[str] = []
+    found = audited(three, tmp_path / "asked", plan, relearn=True, say=lines.append)
+    relearning, single = found.record.models["model"].families
+    assert "there is nothing to relearn from" in relearning.left_out
+    assert (relearning.trials, relearning.cost) == (0, None)
+    assert (single.left_out, single.trials) == ("", 1)
+    assert any("relearning left out: no reply of planted-3" in line for line in lines)
+    assert "left out: relearning: no reply of planted-3" in found.table()
+    again = audited(three, tmp_path / "asked", plan, relearn=True)
+    assert again.record.plain() == found.record.plain()

@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from somatlas.ablation import Projection
 from somatlas.arguments import check_whole
 from somatlas.attacks.attack import Attempt
+from somatlas.attacks.frontier import BUDGETS
 from somatlas.directions.contract import Context, Contrast
 from somatlas.errors import InputError
 from somatlas.files import read_tensors, write_tensors
+from somatlas.measures.drift import Drift
 from somatlas.measures.layer_effects import layer_effects
 from somatlas.measures.layer_rule import (
     MAX_KL,
@@ -28,6 +31,9 @@ from somatlas.prompts.prompt_set import PromptSplit, check_split, spread, texts
 from somatlas.representations.extract import residual_stream
 from somatlas.searches.trials import Asking
 
+_GROSS = BUDGETS[-1]  # nats a token
+DRIFT_REPLIES = 4  # that the screen feeds back: what it rules out is gross
+
 
 @dataclass
 class Target:
@@ -38,7 +44,8 @@ class Target:
     refusal_tokens : ids that open a refusal of this model. other : a second model, for attacks that
     take something of it. folder : keeps what is dear to make, so that whoever goes on after an
     interruption, or beside, need not make it again. asking : how it is asked and who judges, for
-    attacks that learn from replies.
+    attacks that learn from replies. drift : on harmless replies, for the screen of layers; without
+    it their first tokens alone are looked at.
 
     Raises InputError where a side of train or val is empty, or there are no refusal tokens.
     """
@@ -53,6 +60,7 @@ class Target:
     folder: Path | None = None
     screen_prompts: int = 32
     asking: Asking | None = None
+    drift: Drift | None = None
     _known: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +92,7 @@ class Target:
         if self.other.tokenizer.get_vocab() != self.lm.tokenizer.get_vocab():
             raise InputError(f"{self.other.name} has another vocabulary than {self.lm.name}")
         folder = None if self.folder is None else self.folder / "other"
-        return replace(self, lm=self.other, other=None, folder=folder, asking=None)
+        return replace(self, lm=self.other, other=None, folder=folder, asking=None, drift=None)
 
     def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What `make` gives, made once: in memory, and in the folder where there is one.
@@ -148,17 +156,33 @@ class Target:
 
         Those whose KL at the first token is below the layer rule's limit come before the others,
         and of each kind those of lowest refusal score: what babbles does not open with a refusal
-        either. First tokens alone are looked at, so this costs one forward pass a layer.
+        either. What opens replies rightly and babbles then comes last too: where replies drift by
+        more than the greatest cap, nothing that the layer gives counts. This costs one forward
+        pass a layer, and of those below the limit another on a few harmless replies.
         """
-        scores = self.kept("screen", self._screen)["scores"].tolist()
-        found = [LayerScore(layer, *row) for layer, row in zip(self.layers, scores, strict=True)]
-        return sorted(found, key=lambda s: (s.kl >= MAX_KL, s.refusal_score, s.layer))
+        rows = self.kept(f"screen, drift on {self._drift_replies} replies", self._screen)
+        scores = rows["scores"].tolist()
+        found = [
+            LayerScore(layer, *row[:2]) for layer, row in zip(self.layers, scores, strict=True)
+        ]
+        gross = {layer for layer, row in zip(self.layers, scores, strict=True) if row[2] > _GROSS}
+        return sorted(
+            found,
+            key=lambda s: (s.kl >= MAX_KL or s.layer in gross, s.refusal_score, s.layer),
+        )
+
+    @property
+    def _drift_replies(self) -> int:
+        return 0 if self.drift is None else min(DRIFT_REPLIES, len(self.drift.prompts))
 
     def _screen(self) -> dict[str, Tensor]:
+        """(L, 3) each layer's refusal score, KL at the first token and drift, 0 where that is not
+        looked at."""
         harmful, harmless = self.screen_sides
+        directions = dict(zip(self.layers, self.differences(), strict=True))
         effects = layer_effects(
             self.lm,
-            dict(zip(self.layers, self.differences(), strict=True)),
+            directions,
             harmful,
             harmless,
             refusal_tokens=self.refusal_tokens,
@@ -166,7 +190,14 @@ class Target:
             batch_size=self.batch_size,
         )
         scores = [effect.score(layer) for layer, effect in effects]
-        rows = [[score.refusal_score, score.kl] for score in scores]
+        drift = None if self.drift is None else self.drift.sample(self._drift_replies)
+
+        def drifted(score: LayerScore) -> float:
+            if drift is None or score.kl >= MAX_KL:
+                return 0.0
+            return drift.under(Projection(directions[score.layer][None]))
+
+        rows = [[score.refusal_score, score.kl, drifted(score)] for score in scores]
         return {"scores": torch.tensor(rows, dtype=torch.float64)}
 
     @property

@@ -102,6 +102,7 @@ class Bench:
                 folder=None if self.folder is None else self.folder / self.role / str(seed),
                 screen_prompts=plan.screen_prompts,
                 asking=self.asking,
+                drift=self.on_val,
             )
         return self._targets[seed]
 
