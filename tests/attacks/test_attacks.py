@@ -20,11 +20,12 @@ from somatlas.attacks.attack import Attack, Attempt, Outcome
 from somatlas.attacks.attack_registry import ATTACKS, make_attack
 from somatlas.attacks.families.other_model import Stripped
 from somatlas.attacks.families.partial_ablation import NormPreserved
+from somatlas.attacks.frontier import BUDGETS
 from somatlas.attacks.measuring import replies
 from somatlas.attacks.target import Target
 from somatlas.judges.verdict import Verdict
 from somatlas.measures.drift import Drift
-from somatlas.measures.layer_rule import MAX_KL, first_token_log_probabilities
+from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.packed import repack
 from somatlas.prompts.prompt_set import texts
 from somatlas.testing import AttackContract
@@ -271,27 +272,38 @@ def test_what_is_made_is_kept_for_whoever_goes_on(three: Planted, tmp_path: Path
     assert again.screened_layers() == scores
 
 
-def test_a_layer_under_which_replies_derail_is_not_tried_first(one: Planted) -> None:
-    """Whatever their first tokens say, and replies are fed back for gentle layers alone."""
+def test_layers_under_which_replies_derail_are_tried_last(one: Planted) -> None:
+    """However little they refuse; replies are fed back where the first token does not tell."""
     plain = target_of(one).screened_layers()
-    gentle = [score.layer for score in plain if score.kl < MAX_KL]
-    assert len(gentle) > 1
+    unclear = {score.layer for score in plain if score.kl <= BUDGETS[-1]}
+    first, second = plain[0].layer, plain[1].layer
+    assert {first, second} <= unclear
 
     class Derailed(Drift):
-        asked: ClassVar[list[int]] = []
+        asked: ClassVar[set[int]] = set()
 
         def under(self, ablation: Any) -> float:
-            near = [float(ablation.apply(d[None]).norm() / d.norm()) for d in differences]
-            self.asked.append(near.index(min(near)))
-            return 8.5 if self.asked[-1] == gentle[0] else super().under(ablation)
+            left = [float(ablation.apply(d[None]).norm() / d.norm()) for d in differences]
+            layer = left.index(min(left))
+            self.asked.add(layer)
+            return 8.5 if layer == first else 0.1
 
     prompts = texts(one.val.harmless)[:3]
     target = target_of(one, drift=Derailed(one.lm, prompts, [" ".join(ANSWER)] * 3, 8, tokens=6))
     differences = target.differences()
     found = [score.layer for score in target.screened_layers()]
-    assert sorted(Derailed.asked) == sorted(gentle)
-    assert found[: len(gentle) - 1] == gentle[1:]
-    assert gentle[0] not in found[: len(gentle) - 1]
+    assert Derailed.asked == unclear
+    assert found[0] == second
+    assert found.index(first) >= len(unclear) - 1
+
+
+def test_a_first_token_far_from_its_own_puts_a_layer_last(one: Planted, tmp_path: Path) -> None:
+    """That it opens with no refusal is then no merit."""
+    target = target_of(one, folder=tmp_path)
+    babble, gentle, between = [-10.0, 11.8, 11.8], [-2.0, 0.07, 0.05], [-7.0, 0.11, 0.2]
+    rows = [babble, gentle, [-9.0, 0.02, 8.5], between]
+    target.kept("screen, drift on 0 replies", lambda: {"scores": torch.tensor(rows)})
+    assert [score.layer for score in target.screened_layers()] == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize("name", ["transfer", "strip"])

@@ -155,29 +155,28 @@ class Target:
         """Every layer's score when its mean difference is ablated, the most promising first.
 
         Those whose KL at the first token is below the layer rule's limit come before the others,
-        and of each kind those of lowest refusal score: what babbles does not open with a refusal
-        either. What opens replies rightly and babbles then comes last too: where replies drift by
-        more than the greatest cap, nothing that the layer gives counts. This costs one forward
-        pass a layer, and of those below the limit another on a few harmless replies.
+        and of each kind those of lowest refusal score. What babbles does not open with a refusal
+        either: layers under which the first token, or a few whole harmless replies, drift by more
+        than the greatest cap come last, as nothing that they give would count. This costs one
+        forward pass a layer, and another on those replies where the first token does not tell.
         """
         rows = self.kept(f"screen, drift on {self._drift_replies} replies", self._screen)
+
+        def tier(layer: int) -> int:
+            _, kl, drift = scores[layer]
+            return 2 if drift > _GROSS else int(kl >= MAX_KL)
+
         scores = rows["scores"].tolist()
-        found = [
-            LayerScore(layer, *row[:2]) for layer, row in zip(self.layers, scores, strict=True)
-        ]
-        gross = {layer for layer, row in zip(self.layers, scores, strict=True) if row[2] > _GROSS}
-        return sorted(
-            found,
-            key=lambda s: (s.kl >= MAX_KL or s.layer in gross, s.refusal_score, s.layer),
-        )
+        found = [LayerScore(layer, *scores[layer][:2]) for layer in self.layers]
+        return sorted(found, key=lambda s: (tier(s.layer), s.refusal_score, s.layer))
 
     @property
     def _drift_replies(self) -> int:
         return 0 if self.drift is None else min(DRIFT_REPLIES, len(self.drift.prompts))
 
     def _screen(self) -> dict[str, Tensor]:
-        """(L, 3) each layer's refusal score, KL at the first token and drift, 0 where that is not
-        looked at."""
+        """(L, 3) each layer's refusal score, KL at the first token, and drift: that KL again where
+        it tells enough, or nothing else is at hand."""
         harmful, harmless = self.screen_sides
         directions = dict(zip(self.layers, self.differences(), strict=True))
         effects = layer_effects(
@@ -193,8 +192,8 @@ class Target:
         drift = None if self.drift is None else self.drift.sample(self._drift_replies)
 
         def drifted(score: LayerScore) -> float:
-            if drift is None or score.kl >= MAX_KL:
-                return 0.0
+            if drift is None or score.kl > _GROSS:
+                return score.kl
             return drift.under(Projection(directions[score.layer][None]))
 
         rows = [[score.refusal_score, score.kl, drifted(score)] for score in scores]
