@@ -12,6 +12,7 @@ from auditing import ByWords, plan_file, prompts_of
 from fake_server import fake_server
 from judging import by_words
 from planted import Planted, planted
+from planted_reasoning import planted_reasoning
 from shuffled_fleet import ShuffledFleet, sent
 from somatlas.attacks.attack import Attempt, Outcome, Rounds
 from somatlas.audits import proving
@@ -172,6 +173,20 @@ def test_only_the_driver_asks_a_servers_judge(
             )
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
     assert list(found[2].record.judges) == ["endpoint:judge", "keyword"]
+
+
+def test_where_reasoning_comes_from_is_the_same_on_workers(tmp_path: Path) -> None:
+    """With a judge that only the driver asks."""
+    one = {"model": planted_reasoning(prompts=36)}
+    plan: dict[str, Any] = {"attacks": "sd = 1\n", "judge": "endpoint:judge"}
+    with fake_server(by_words) as server:
+        for workers in (0, 2):
+            judges = Served({"endpoint_url": server.url})
+            where = tmp_path / str(workers)
+            found, _ = audited(one, where, workers, judges=judges, **plan)
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+    success = found.record.models["model"].reasoning["success"]
+    assert (success["regenerated"]["value"], success["fixed"]["value"]) == (1.0, 0.0)
 
 
 def test_workers_do_not_learn_from_what_a_servers_judge_finds_compliant() -> None:
