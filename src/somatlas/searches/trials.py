@@ -25,8 +25,8 @@ from somatlas.searches.space import Ranks
 from somatlas.searches.watch import RefusalWatch
 
 LANES = 4  # ablations side by side in one batch
-# Of a reply that is asked for a refusal alone: one in a hundred of the embedded models' refusals
-# begins later (17 sets of 192 replies, ablated ones too), one in twenty after 20 tokens.
+# Of a reply that is asked for a refusal alone: of 467 refusals of the embedded models, as they are
+# and under ten ablations, one is told from what follows 32 tokens, one in twenty after 20.
 REFUSAL_TOKENS = 32
 _ROWS = 256  # side by side where only refusals are asked for, whatever the lanes
 
