@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 from statistics import median
 
@@ -46,13 +47,11 @@ def run(checkout: Path, counted: bool = False) -> tuple[float, float, float]:
     """Seconds of one run, its peak memory in bytes, and its multiply-adds if counted."""
     environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
     with tempfile.TemporaryDirectory() as out:
-        line = [sys.executable, "-c", CODE, out]
-        if not counted:
-            line = [sys.executable, "-m", "somatlas", "run", "--out", out]
+        line = [sys.executable, "-c", CODE if counted else _started(checkout), out]
         start = time.monotonic()
         with (Path(out) / "said").open("w+") as said:
             process = subprocess.Popen(
-                line, env=environment, stdout=said, stderr=subprocess.DEVNULL, cwd=out
+                line, env=environment, stdout=said, stderr=subprocess.STDOUT, cwd=out
             )
             _, status, usage = os.wait4(process.pid, 0)
             spent = time.monotonic() - start
@@ -63,6 +62,16 @@ def run(checkout: Path, counted: bool = False) -> tuple[float, float, float]:
     print(f"{checkout.name}: {spent:.0f} s; {_where(text)}", flush=True)
     counts = [json.loads(row[5:]) for row in text.splitlines() if row.startswith("done ")]
     return spent, usage.ru_maxrss * 1024.0, float(counts[0] if counts else 0)
+
+
+def _started(checkout: Path) -> str:
+    """Code that does what the checkout's own command does."""
+    scripts = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["scripts"]
+    module, function = scripts["somatlas"].split(":")
+    return (
+        f"import sys; from {module} import {function}\n"
+        f"sys.argv = ['somatlas', 'run', '--out', sys.argv[1]]; sys.exit({function}())"
+    )
 
 
 def _where(text: str) -> str:
