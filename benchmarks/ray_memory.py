@@ -2,8 +2,8 @@
 
     python benchmarks/ray_memory.py
 
-A random Llama of 80 layers and d 8192, narrow inside; 1,000 and 10,000 prompts, whose vectors are
-2.6 and 26 GB on disk (float32), go from one worker on Ray to the driver, which writes them.
+A random Llama of 80 layers and d 8192, narrow inside; 500 and 2,500 prompts, whose vectors are 1.3
+and 6.6 GB on disk (float32), go from one worker on Ray to the driver, which writes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from common import Row, write
 from memory import represent, save_model
 
-SIDES, LAYERS, D_MODEL, INNER = (500, 5000), 80, 8192, 16
+SIDES, LAYERS, D_MODEL, INNER = (250, 1250), 80, 8192, 16
 GB = 1e9
 CODE = """
 import resource, sys
