@@ -57,9 +57,9 @@ What is out of reach here, and why:
   place of 207. What is left is work, not waiting: 72 % of a decoding step's time are matrix
   products at the machine's rate, so four minutes take half the tokens, not better code: of some
   2,300 replies a quarter are the search's, a quarter the table's, a half the atlas' controls, and
-  each reply that counts is read three times more to tell whether it is an answer. bfloat16 (`--dtype
-  bfloat16`), where the processor has units for it, makes it 1.4 times as fast; the default stays
-  float32, so that everyone's first numbers are the same.
+  each reply that counts is read three times more to tell whether it is an answer. `--dtype
+  bfloat16`, where the processor has units for it, makes a round of refusals 1.4 times as fast; the
+  default stays float32, so that everyone's first numbers are the same.
   `python benchmarks/demo.py --against CHECKOUT` measures it, beside busy programs too, with memory
   and the share of the product rate; those were not measured.
 - **Two workers on Ray** do 0.84 of twice one's work (aimed at: 0.85) on a small model: layers and
