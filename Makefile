@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo
 	$(BIN)/somatlas run
 
-# The audit that docs/audit.md shows, made again: under ten minutes on two idle cores. It goes on
+# The audit that docs/audit.md shows, made again: some ten minutes on two idle cores. It goes on
 # where it was; `make clean` forgets it.
 AUDIT := build/audit/smollm2-hardened/audit-against-smollm2-guarded
 audit: $(VENV)/demo
