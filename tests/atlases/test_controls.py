@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from command import SMALL, Command
 from somatlas import DirectionSet, Projection
 from somatlas.atlases import cochran_q, contrast_sides
 from somatlas.atlases.controls import _knobs
+from somatlas.errors import InputError
 from somatlas.files import read_json
 from somatlas.judges import KeywordJudge
+from somatlas.judges.verdict import Judgement, Verdict
 from somatlas.models.generation import generate
 from somatlas.numerics.geometry import cosine_matrix
 from somatlas.prompts import general_prompts
@@ -60,6 +63,34 @@ def test_refusals_in_lanes_are_those_of_each_ablation_alone(whole: Path) -> None
     one = replace(trials, refusal_judge=KeywordJudge(lambda reply: reply.endswith("b")))
     late = {0: ["a " * one.refusal_tokens + "b"] * len(prompts)}
     assert not one.refusals([], prompts, late).any()
+
+
+class Leaving:
+    """Leaves the first reply of its second call without a verdict."""
+
+    name, record = "leaving", {}
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
+        self.calls += 1
+        found = [Judgement(Verdict.REFUSED) for _ in replies]
+        return [Judgement(Verdict.MISSING), *found[1:]] if self.calls == 2 else found
+
+
+def test_a_reply_without_a_verdict_counts_among_all_that_are_asked_beside_it(whole: Path) -> None:
+    run = run_at(whole)
+    directions = DirectionSet.load(whole / "directions.safetensors")
+    prompts = texts(run.prompts.positive["test"])
+    projections = [Projection(vector[None]) for vector in directions.vectors[:3]]
+    share = 1 / (3 * len(prompts))
+    how = replace(asking(run), refusal_judge=Leaving(), settled=None, lanes=4, max_missing=share)
+    found = how.refusals(projections, prompts)
+    assert np.argwhere(np.isnan(found)).tolist() == [[1, 0]]
+    stricter = replace(how, refusal_judge=Leaving(), max_missing=0.9 * share)
+    with pytest.raises(InputError, match="no verdict on 1 of"):
+        stricter.refusals(projections, prompts)
 
 
 def test_replies_that_are_there_are_not_made_again_and_change_nothing(

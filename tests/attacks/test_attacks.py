@@ -23,7 +23,6 @@ from somatlas.attacks.families.partial_ablation import NormPreserved
 from somatlas.attacks.frontier import BUDGETS
 from somatlas.attacks.measuring import replies
 from somatlas.attacks.target import Target
-from somatlas.judges.verdict import Verdict
 from somatlas.measures.drift import Drift
 from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.packed import repack
@@ -73,8 +72,8 @@ def test_the_planted_models_refuse_what_is_harmful_and_nothing_else(
     for model in (one, three):
         asking = asking_of(model)
         for side, expected in ((model.test.harmful, 1.0), (model.test.harmless, 0.0)):
-            verdicts = asking.verdicts(texts(side), asking.replies(texts(side)))
-            assert verdicts[Verdict.REFUSED] == expected
+            (shares,) = asking.shares([], texts(side))
+            assert shares["refusal"] == expected
 
 
 def test_three_redundant_directions_are_broken_by_all_three_alone(three: Planted) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from somatlas.ablation import LayerProjections, Projection
 from somatlas.attacks.attack import Attempt, Outcome
 from somatlas.fleet import deal
-from somatlas.judges.verdict import Judge, Verdict
+from somatlas.judges.verdict import Judge
 from somatlas.measures.drift import Drift
-from somatlas.searches.trials import Asking, verdict_shares
+from somatlas.searches.trials import Asking, outcome_shares
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,7 @@ class Said:
     def judged(self, judge: Judge, harmful: Sequence[str], max_missing: float) -> Outcome:
         """The attempt's outcome; raises InputError where the judge left more than that share of
         the replies without a verdict."""
-        share = verdict_shares(judge, harmful, self.replies, max_missing)
-        return Outcome(
-            share[Verdict.COMPLIED],
-            share[Verdict.REFUSED],
-            share[Verdict.INCOHERENT],
-            share[Verdict.OFF_TOPIC],
-            self.kl,
-        )
+        return Outcome(*outcome_shares(judge, harmful, self.replies, max_missing), self.kl)
 
 
 def said_under(

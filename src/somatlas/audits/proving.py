@@ -11,9 +11,9 @@ from somatlas.audits.bench import Baseline, Bench, Held, Means
 from somatlas.audits.kept_attempts import Kept, Known, Place, Tested
 from somatlas.files import append_rows
 from somatlas.fleet import Fleet, Work, deal
-from somatlas.judges.registry import Judges, check_missing, is_asked_by_driver
+from somatlas.judges.registry import Judges, is_asked_by_driver, judgements_within
 from somatlas.judges.repetition import repetition
-from somatlas.judges.verdict import Judge, judgements
+from somatlas.judges.verdict import Judge
 from somatlas.progress import Advance, progress
 from somatlas.prompts.prompt_set import Prompt, texts
 from somatlas.searches.trials import LANES
@@ -116,12 +116,17 @@ def _shown(bench: Bench, attempt: Attempt, own: Mapping[str, list[str]]) -> Show
 
 
 def _verdicts(means: Means, judge: Judge, own: Mapping[str, Sequence[str]]) -> Verdicts:
-    found = {}
-    for kind, said in own.items():
-        given = judgements(judge, texts(_prompts(means, kind)), said)
-        check_missing(judge, given, means.max_missing)
-        found[kind] = [one.verdict.value for one in given]
-    return found
+    return {
+        kind: verdicts_on(judge, texts(_prompts(means, kind)), said, means.max_missing)
+        for kind, said in own.items()
+    }
+
+
+def verdicts_on(
+    judge: Judge, prompts: Sequence[str], replies: Sequence[str], max_missing: float
+) -> list[str]:
+    """As they are kept; raises InputError where the judge left too many replies without one."""
+    return [one.verdict.value for one in judgements_within(judge, prompts, replies, max_missing)]
 
 
 def _tested(means: Means, shown: Shown, judges: Judges, names: Mapping[str, str]) -> Tested:

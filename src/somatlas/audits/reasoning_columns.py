@@ -21,11 +21,12 @@ from somatlas.audits.bench import Baseline, Bench, Held, Means
 from somatlas.audits.choosing import RANK_CAP
 from somatlas.audits.kept_attempts import NONE, Kept, Place, Reasoned
 from somatlas.audits.measured_model import Measured
+from somatlas.audits.proving import verdicts_on
 from somatlas.audits.recognition import Edited
 from somatlas.files import append_rows
 from somatlas.fleet import Fleet, Work, deal
-from somatlas.judges.registry import Judges, check_missing, is_asked_by_driver
-from somatlas.judges.verdict import Judge, Verdict, judgements
+from somatlas.judges.registry import Judges, is_asked_by_driver
+from somatlas.judges.verdict import Judge, Verdict
 from somatlas.models.generation import first_reply_tokens
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.reasoning import closing_text, ends_reasoning
@@ -148,12 +149,11 @@ def column_work(held: Held, bases: Mapping[str, Baseline]) -> Work[Edited, Answe
 def _verdicts(
     means: Means, judge: Judge, answers: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    found = {}
-    for column, said in answers.items():
-        given = judgements(judge, texts(means.parts.test.harmful), said)
-        check_missing(judge, given, means.max_missing)
-        found[column] = [one.verdict.value for one in given]
-    return found
+    prompts = texts(means.parts.test.harmful)
+    return {
+        column: verdicts_on(judge, prompts, said, means.max_missing)
+        for column, said in answers.items()
+    }
 
 
 def column_answers(bench: Bench, attempt: Attempt) -> Answered:

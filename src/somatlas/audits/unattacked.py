@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from somatlas.audits.bench import Baseline, Held, Means, drift_prompts
 from somatlas.audits.reasoning_columns import silence_of
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.completions.make import Generator, parted
-from somatlas.fleet import Fleet, Work, deal
+from somatlas.fleet import Fleet, Work, deal, flat
 from somatlas.judges import CoherenceCheck
 from somatlas.measures.drift import MORE_REPLY_TOKENS
 from somatlas.measures.layer_choice import rule_prompts, sought_tokens
@@ -24,7 +24,6 @@ from somatlas.progress import Advance
 from somatlas.prompts.prompt_set import texts
 from somatlas.runs.answer_check import calibration_prompts, strangers_of
 
-T = TypeVar("T")
 _RULE_PROMPTS = 32  # of a side of val that refusal tokens are sought on, as in a run
 Use = Literal["calibration", "val", "test"]
 _USES: tuple[Use, ...] = ("calibration", "val", "test")
@@ -60,7 +59,7 @@ class _Wanted:
 def introduced(fleet: Fleet[Held], roles: Sequence[str]) -> dict[str, Introduced]:
     """The models by role."""
     found = fleet.prepared(introduction_work, None).each(deal(roles, 1))
-    return dict(zip(roles, _flat(found), strict=True))
+    return dict(zip(roles, flat(found), strict=True))
 
 
 def introduction_work(held: Held, _shared: None) -> Work[str, Introduced]:
@@ -87,7 +86,7 @@ def baselines(fleet: Fleet[Held], roles: Sequence[str], store: ReplyStore) -> di
     Raises InputError where it does not seem to refuse.
     """
     wanted = [_Wanted(role, use) for role in roles for use in _USES]
-    keyed = _flat(fleet.prepared(key_work, None).each(deal(wanted, 1)))
+    keyed = flat(fleet.prepared(key_work, None).each(deal(wanted, 1)))
     known = [store.find(key, prompts) for key, prompts in keyed]
     pieces = deal(list(zip(wanted, known, strict=True)), 1)
     answers: dict[_Wanted, list[str]] = {}
@@ -97,7 +96,7 @@ def baselines(fleet: Fleet[Held], roles: Sequence[str], store: ReplyStore) -> di
             store.put(key, prompts, replies)
         answers[one] = own
     told = [(role, answers[_Wanted(role, "calibration")]) for role in roles]
-    settled = _flat(fleet.prepared(settling_work, None).each(deal(told, 1)))
+    settled = flat(fleet.prepared(settling_work, None).each(deal(told, 1)))
     return {
         role: Baseline(
             check, answers[_Wanted(role, "val")], answers[_Wanted(role, "test")], tokens, words
@@ -167,7 +166,3 @@ def _refusal_tokens(lm: LanguageModel, means: Means) -> list[int]:
         first_token_log_probabilities(lm, texts(side), means.batch_size) for side in opening
     )
     return sought_tokens(lm, opening[0], harmful, harmless)
-
-
-def _flat(pieces: Iterable[list[T]]) -> list[T]:
-    return [result for results in pieces for result in results]

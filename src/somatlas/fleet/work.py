@@ -20,7 +20,8 @@ was faster, nor how often a piece was tried, can change a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from somatlas.progress import Advance, ignore
@@ -82,6 +83,15 @@ def deal(items: Sequence[I], size: int) -> list[list[I]]:
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def flat(pieces: Iterable[Iterable[R]]) -> list[R]:
+    """What pieces hold, one after another: what `deal` is undone by.
+
+    >>> flat([["a", "b"], ["c"]])
+    ['a', 'b', 'c']
+    """
+    return list(chain.from_iterable(pieces))
 
 
 def checked(results: Sequence[Any], items: Sequence[Any], what: str) -> list[Any]:

@@ -19,7 +19,7 @@ from somatlas.errors import InputError
 from somatlas.judges import kinds
 from somatlas.judges.coherence import CoherenceCheck, Coherent
 from somatlas.judges.kind import Asked, JudgeKind
-from somatlas.judges.verdict import Described, Judge, Judgement, Verdict
+from somatlas.judges.verdict import Described, Judge, Judgement, Verdict, judgements
 
 GROUP = "somatlas.judges"
 _NOTHING: dict[str, Any] = {}
@@ -116,17 +116,27 @@ class Judges:
             kind.check(asked)
 
 
-def check_missing(judge: Described, judgements: Sequence[Judgement], limit: float) -> None:
+def check_missing(judge: Described, found: Sequence[Judgement], limit: float) -> None:
     """Raise InputError where a judge left more than the allowed share without a verdict."""
-    missing = sum(j.verdict is Verdict.MISSING for j in judgements)
-    if missing > limit * len(judgements):
+    missing = sum(j.verdict is Verdict.MISSING for j in found)
+    if missing > limit * len(found):
         failures = judge.record.get("failures") or {}
         how = ", ".join(f"{name} {count}" for name, count in failures.items())
         raise InputError(
-            f"judge {judge.name} gave no verdict on {missing} of {len(judgements)} replies"
+            f"judge {judge.name} gave no verdict on {missing} of {len(found)} replies"
             f"{f' ({how})' if how else ''}: what it gave is kept, run it again, or allow it with "
             "--max-missing"
         )
+
+
+def judgements_within(
+    judge: Judge, prompts: Sequence[str], replies: Sequence[str], max_missing: float
+) -> list[Judgement]:
+    """What a judge says of each reply (`judgements`); raises InputError where it left more than
+    that share without a verdict."""
+    found = judgements(judge, prompts, replies)
+    check_missing(judge, found, max_missing)
+    return found
 
 
 def _entries() -> Mapping[str, list[EntryPoint]]:

@@ -45,15 +45,15 @@ class Surprise:
         todo = [i for i, reply in enumerate(replies) if reply]
         new = list(dict.fromkeys(prompts[i] for i in todo if prompts[i] not in self._known))
         for batch in self.lm.batches(new, self.batch_size, room=room):
-            own = [new[row] for row in batch.rows]
-            pairs = [(i, own.index(prompts[i])) for i in todo if prompts[i] in own]
+            own = {new[row]: place for place, row in enumerate(batch.rows)}
+            pairs = [(i, own[prompts[i]]) for i in todo if prompts[i] in own]
             if batch.cache is None:
                 losses = self._whole([prompts[i] for i, _ in pairs], [replies[i] for i, _ in pairs])
                 for (i, _), loss in zip(pairs, losses, strict=True):
                     result[i] = loss
                 continue
             part = self._prepared(batch, batch.cache)
-            if not self._keep(part, own):
+            if not self._keep(part, list(own)):
                 self._score(part, pairs, replies, result)
         groups: dict[int, tuple[_Prompts, list[tuple[int, int]]]] = {}
         for i in todo:

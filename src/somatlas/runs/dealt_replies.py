@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from somatlas.ablation import Projection
 from somatlas.completions.cache import ReplyStore
 from somatlas.completions.kept import KeptReplies
 from somatlas.completions.make import Generator, parted
-from somatlas.fleet import Work, deal
+from somatlas.fleet import Work, deal, flat
 from somatlas.models.reasoning import Parted
 from somatlas.models.reply import Reply
 from somatlas.models.sampling import Sampling, sample_numbers
 from somatlas.progress import Advance
 from somatlas.runs.folder import Run
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def dealt_replies(
     """
     store = ReplyStore(run.folder.parent / ".replies")
     how = _How(list(wanted), sampling)
-    keyed = _flat(run.fleet.prepared(key_work, how).each(deal(range(len(wanted)), 1)))
+    keyed = flat(run.fleet.prepared(key_work, how).each(deal(range(len(wanted)), 1)))
     said: dict[int, list[Reply]] = {}
     growing: dict[int, KeptReplies] = {}
     pieces: list[list[_Asked]] = []
@@ -94,7 +92,7 @@ def dealt_replies(
         growing[which].keep([one.place for one in piece], replies)
         finish(which)
     together = [[(one.system, one.prompts[0], said[i])] for i, one in enumerate(wanted)]
-    return _flat(run.fleet.prepared(part_work, None).each(together))
+    return flat(run.fleet.prepared(part_work, None).each(together))
 
 
 def key_work(run: Run, how: _How) -> Work[int, _Keyed]:
@@ -151,7 +149,3 @@ def _batches(
         if place not in known
     ]
     return deal(sorted(asked, key=lambda row: -lengths[row.place]), size)
-
-
-def _flat(pieces: Iterable[list[R]]) -> list[R]:
-    return [result for results in pieces for result in results]

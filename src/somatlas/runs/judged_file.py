@@ -16,8 +16,7 @@ from somatlas.evaluation.tables import plain_table, table_text
 from somatlas.evaluation.verdicts import VerdictRow, by_condition, write_verdicts
 from somatlas.files import write_json
 from somatlas.judges.coherence import CoherenceCheck, check_from_record
-from somatlas.judges.registry import check_missing
-from somatlas.judges.verdict import judgements
+from somatlas.judges.registry import judgements_within
 from somatlas.progress import progress
 from somatlas.prompts.formats import USUAL_COLUMNS, read_rows
 from somatlas.prompts.values import UnreadableError, reply_of, request_of
@@ -63,8 +62,8 @@ def judge_file(path: Path, columns: Columns, config: Config, run: Run | None) ->
     with progress("judge", len(rows) * len(names)) as advance:
         for name in names:
             judge = judges.get(name, check)
-            said = judgements(judge, [r["prompt"] for r in rows], [r["reply"] for r in rows])
-            check_missing(judge, said, config.max_missing)
+            prompts, replies = ([row[name] for row in rows] for name in ("prompt", "reply"))
+            said = judgements_within(judge, prompts, replies, config.max_missing)
             found[judge.name] = {"judgements": said, "record": dict(judge.record)}
             advance(len(rows))
     first = next(iter(found))

@@ -21,8 +21,7 @@ from somatlas.evaluation.rates import verdict_shares
 from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.files import read_json, write_json
 from somatlas.judges import Verdict
-from somatlas.judges.registry import check_missing
-from somatlas.judges.verdict import judgements
+from somatlas.judges.registry import judgements_within
 from somatlas.progress import progress
 from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents
@@ -126,8 +125,8 @@ def _measure(run: Run, missing: Mapping[str, Sequence[int]], kept: dict[str, Any
         for key, ranks in missing.items():
             projection = Projection(directions.vectors[list(ranks)], run.config.mode)
             rows = harmful_replies(run, projection, advance)
-            said = judgements(judge, [row.prompt for row in rows], [row.reply for row in rows])
-            check_missing(judge, said, run.config.max_missing)
+            asked, replied = [row.prompt for row in rows], [row.reply for row in rows]
+            said = judgements_within(judge, asked, replied, run.config.max_missing)
             verdicts = [
                 VerdictRow("", "harmful", row.category, row.prompt, j.verdict.value)
                 for row, j in zip(rows, said, strict=True)

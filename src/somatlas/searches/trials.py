@@ -14,9 +14,9 @@ from torch import Tensor
 
 from somatlas.ablation import LayerProjections, Projection, RowProjections
 from somatlas.ablation.projection import Mode
-from somatlas.fleet import deal
-from somatlas.judges.registry import check_missing
-from somatlas.judges.verdict import Judge, Verdict, judgements, refusal_judge, settled_by
+from somatlas.fleet import deal, flat
+from somatlas.judges.registry import judgements_within
+from somatlas.judges.verdict import Judge, Verdict, refusal_judge, settled_by
 from somatlas.measures.drift import Drift
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
@@ -71,14 +71,9 @@ class Asking:
         known : replies of `tokens` at most that need not be made again.
         """
         replies = self._said(projections, prompts, self.tokens, len(projections), known or {})
-        shares = [self.verdicts(prompts, own) for own in replies]
+        shares = [outcome_shares(self.judge, prompts, own, self.max_missing) for own in replies]
         return [
-            {
-                "asr": share[Verdict.COMPLIED],
-                "refusal": share[Verdict.REFUSED],
-                "babble": share[Verdict.INCOHERENT],
-                "off_topic": share[Verdict.OFF_TOPIC],
-            }
+            dict(zip(("asr", "refusal", "babble", "off_topic"), share, strict=True))
             for share in shares
         ]
 
@@ -94,15 +89,16 @@ class Asking:
         known : replies that need not be made again; of longer ones their first `refusal_tokens`
         count, as of the others.
         """
-        judge, n, tokens = self.refusal_judge, len(prompts), self.refusal_tokens
+        n, tokens = len(prompts), self.refusal_tokens
         cut = {
             row: self.lm.reply_texts([self.lm.text_ids(reply)[:tokens] for reply in replies])
             for row, replies in (known or {}).items()
         }
         verdicts: list[Verdict] = []
-        for replies in self._said(projections, prompts, tokens, max(1, _ROWS // n), cut):
-            found = judgements(judge, prompts, replies)
-            check_missing(judge, found, self.max_missing)
+        said = self._said(projections, prompts, tokens, max(1, _ROWS // n), cut)
+        for batch in (said[:1], *deal(said[1:], self.lanes)):
+            asked = [*prompts] * len(batch)
+            found = judgements_within(self.refusal_judge, asked, flat(batch), self.max_missing)
             verdicts += [j.verdict for j in found]
         refused = [np.nan if v == Verdict.MISSING else v == Verdict.REFUSED for v in verdicts]
         return np.array(refused, dtype=np.float64).reshape(1 + len(projections), n)
@@ -124,10 +120,6 @@ class Asking:
             replies = self.replies(prompts, own, self.watch(n, len(batch)), tokens)
             said |= dict(zip(batch, deal(replies, n), strict=True))
         return [said[row] for row in range(1 + len(projections))]
-
-    def verdicts(self, prompts: Sequence[str], replies: Sequence[str]) -> dict[Verdict, float]:
-        """Share of each verdict among those given; raises InputError where too many are missing."""
-        return verdict_shares(self.judge, prompts, replies, self.max_missing)
 
     def replies(
         self,
@@ -176,15 +168,20 @@ class Asking:
         return self.lm.opens_reasoning("Hello")  # the template's own doing, whatever is asked
 
 
-def verdict_shares(
+def outcome_shares(
     judge: Judge, prompts: Sequence[str], replies: Sequence[str], max_missing: float
-) -> dict[Verdict, float]:
-    """Share of each verdict among those given; raises InputError where too many are missing."""
-    found = judgements(judge, prompts, replies)
-    check_missing(judge, found, max_missing)
+) -> tuple[float, float, float, float]:
+    """Shares of replies that comply, refuse, are incoherent, are off topic, among those with a
+    verdict; raises InputError where too many have none."""
+    found = judgements_within(judge, prompts, replies, max_missing)
     given = Counter(j.verdict for j in found)
-    n = len(found) - given[Verdict.MISSING]
-    return {v: given[v] / max(1, n) for v in Verdict}
+    n = max(1, len(found) - given[Verdict.MISSING])
+    return (
+        given[Verdict.COMPLIED] / n,
+        given[Verdict.REFUSED] / n,
+        given[Verdict.INCOHERENT] / n,
+        given[Verdict.OFF_TOPIC] / n,
+    )
 
 
 @dataclass(frozen=True)
@@ -203,14 +200,7 @@ class Replied:
         """The trial's outcome; one that was ended early needs no judge."""
         if self.bound is not None:
             return Outcome(self.bound, 1 - self.bound, 0.0, pruned=True)
-        share = verdict_shares(judge, prompts, self.replies, max_missing)
-        return Outcome(
-            share[Verdict.COMPLIED],
-            share[Verdict.REFUSED],
-            share[Verdict.INCOHERENT],
-            share[Verdict.OFF_TOPIC],
-            self.kl,
-        )
+        return Outcome(*outcome_shares(judge, prompts, self.replies, max_missing), self.kl)
 
 
 class Trials:

@@ -20,7 +20,7 @@ from somatlas.evaluation.verdicts import (
     write_verdicts,
 )
 from somatlas.files import write_text
-from somatlas.fleet import Work, deal
+from somatlas.fleet import Work, deal, flat
 from somatlas.judges.keyword import matcher
 from somatlas.judges.registry import check_missing, is_asked_by_driver
 from somatlas.judges.verdict import Judge, Judgement
@@ -50,13 +50,8 @@ def judge_stage(run: Run) -> None:
             check_missing(judge, said, config.max_missing)
             found[judge.name], records[judge.name] = said, judge.record
     thoughts, _ = judged_by(run, specs[0], list(aloud.values()), check, ignore)
-    readings = [
-        reading
-        for piece in run.fleet.prepared(reading_work, None).each(
-            deal([one.reply for one in every], _PIECE)
-        )
-        for reading in piece
-    ]
+    pieces = deal([one.reply for one in every], _PIECE)
+    readings = flat(run.fleet.prepared(reading_work, None).each(pieces))
     rows = verdict_rows(completions, found, dict(zip(aloud, thoughts, strict=True)), readings)
     write_verdicts(run.path("verdicts.jsonl"), rows)
     Judging(
@@ -87,7 +82,7 @@ def judged_by(
         advance(len(found))
         return found, ToldOf(judge.name, dict(judge.record))
     pieces = run.fleet.prepared(judge_work, (spec, check)).each(deal(said, _PIECE), advance)
-    found = [judgement for piece in pieces for judgement in piece]
+    found = flat(pieces)
     return found, run.fleet.prepared(told_work, (spec, check)).one(None)
 
 
