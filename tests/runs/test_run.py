@@ -80,7 +80,8 @@ def test_a_run_writes_its_files_and_prints_the_table_and_the_folder(
     folder = tmp_path / "tiny" / "default"
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == FILES
     assert (folder / "table.txt").read_text() in out
-    assert f"report: {folder}" in out
+    early, late = f"report so far: {folder}", f"report: {folder}"  # before the atlas and behind it
+    assert 0 < out.index(early) < out.index(late)
     assert out.rstrip().endswith(f"run folder: {folder}")
     for stage in ("represent", "layers", "search", "ablate", "judge"):
         assert f"{stage}: " in err  # piped: plain lines of progress

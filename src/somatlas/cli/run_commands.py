@@ -45,6 +45,8 @@ def _carry_out(stages: tuple[Stage, ...], config: Path | None, flags: dict[str, 
             click.echo(f"note: {note}", err=True)
         if text := stage_output(run, stage, now=now):
             click.echo(text)
+        if now and stages[-2:] == (stage, "atlas"):
+            click.echo(f"report so far: {write_report(run)}")  # the atlas takes a third of a run
 
     exports = {name: flags.pop(name, None) for name in EXPORTS}
     run = open_run(given(flags), config, from_environment())
