@@ -35,9 +35,7 @@ ORDER = (
     ("testing",),
 )
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
-# Imports against the order, and why they are there still. This list only shrinks.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
-NAMED_TWICE: set[str] = set()
+READERS = ("models", "measures", "judges", "completions", "evaluation")  # of a model's tensors
 
 
 def modules() -> list[Path]:
@@ -80,18 +78,29 @@ def test_every_room_has_a_place_in_the_order() -> None:
 
 
 def test_no_room_imports_one_that_stands_after_it() -> None:
-    new = against_the_order() - EXCEPTIONS.keys()
-    assert not new, f"imports against the order of the rooms: {sorted(new)}"
-
-
-def test_the_exceptions_are_all_needed() -> None:
-    gone = EXCEPTIONS.keys() - against_the_order()
-    assert not gone, f"take out of EXCEPTIONS what is mended: {sorted(gone)}"
+    found = against_the_order()
+    assert not found, f"imports against the order of the rooms: {sorted(found)}"
 
 
 def test_no_two_modules_share_a_name() -> None:
     counts = Counter(path.stem for path in modules() if not path.stem.startswith("__"))
-    assert {name for name, count in counts.items() if count > 1} == NAMED_TWICE
+    assert not {name for name, count in counts.items() if count > 1}
+
+
+def test_nothing_asks_a_device_for_float64() -> None:
+    """MPS has none: `in_float64`, or on the CPU first."""
+    for path in modules():
+        if path.parts[0] in READERS:
+            text = (PACKAGE / path).read_text(encoding="utf-8").replace(".cpu().double()", "")
+            assert ".double()" not in text, path
+            assert not re.search(r"\.to\([^)]*float64", text), path
+
+
+def test_the_architecture_names_every_module_of_a_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = text[text.index("## Rooms") : text.index("## Decisions")]
+    own = {path.stem for path in modules() if len(path.parts) < 3 and path.stem[:2] != "__"}
+    assert not own - set(re.findall(r"\w+", rooms))
 
 
 def test_the_root_holds_plumbing_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, islice
@@ -22,6 +23,8 @@ from somatlas.attacks.families.other_model import Stripped
 from somatlas.attacks.families.partial_ablation import NormPreserved
 from somatlas.attacks.frontier import BUDGETS
 from somatlas.attacks.measuring import replies
+from somatlas.attacks.pools import Pool
+from somatlas.attacks.set_search import SetSearch, mixed
 from somatlas.attacks.target import Target
 from somatlas.measures.drift import Drift
 from somatlas.measures.layer_rule import first_token_log_probabilities
@@ -330,3 +333,16 @@ def _rounds(attack: Attack, target: Target) -> Iterator[list[Attempt]]:
     while True:
         yield batch
         batch = rounds.send([Outcome(0.0, 1.0, 0.0, 0.0, 0.1)] * len(batch))
+
+
+def test_a_set_that_broke_the_model_is_no_end_of_a_search_and_never_its_best() -> None:
+    """Its drift is no number."""
+    pools = [Pool("p", torch.randn(8, 12, generator=torch.Generator().manual_seed(0)))]
+    rounds = SetSearch("som", pools, [2], seed=0).rounds()
+    made = [next(rounds)]
+    for _ in range(5):
+        kl = math.nan if len(made) % 2 else 0.1
+        made.append(rounds.send([Outcome(0.2, 0.8, 0.0, 0.0, kl) for _ in made[-1]]))
+    assert len({attempt.name for batch in made for attempt in batch}) == 6
+    broken, gentle = Outcome(0.2, 0.8, 0.0, 0.0, math.nan), Outcome(0.2, 0.8, 0.0, 0.0, 0.1)
+    assert mixed([broken, gentle], 0.25)[0] < mixed([broken, gentle], 0.25)[1]

@@ -11,7 +11,7 @@ from attacking import carried_out, target_of
 from planted import ANSWER, Planted, planted
 from somatlas import InputError
 from somatlas.attacks.attack_registry import make_attack
-from somatlas.attacks.families.relearning import Relearned, own_replies, steps_to
+from somatlas.attacks.families.relearning import Relearned, own_replies
 from somatlas.attacks.lora import SCALE, Lesson, adapted, learned
 from somatlas.judges.keyword import KeywordJudge
 from somatlas.models.swapped import swapped
@@ -41,15 +41,13 @@ def test_it_learns_from_the_models_own_compliant_replies_alone(model: Planted) -
     assert {text.strip() for text in said} == {" ".join(ANSWER)}
 
 
-def test_a_curve_over_steps_and_the_steps_to_half(model: Planted) -> None:
+def test_a_curve_over_steps(model: Planted) -> None:
     before = logits(model)
     found = carried_out(make_attack("relearning", OWN), model, 4)
     assert torch.equal(logits(model), before)
     curve = {(a.about["replies"], a.about["steps"]): outcome.asr for a, outcome in found}
     assert list(curve) == [(4, 1), (4, 20), (16, 1), (16, 20)]
     assert curve[16, 1] < 0.5 < curve[16, 20]
-    assert steps_to(found)[16] == 20
-    assert steps_to([pair for pair in found if pair[0].about["steps"] == 1]) == {4: None, 16: None}
 
 
 def test_an_adapter_is_the_sum_of_weight_and_product(model: Planted) -> None:

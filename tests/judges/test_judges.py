@@ -76,8 +76,11 @@ def test_repetition_is_the_share_of_repeated_4_grams() -> None:
 
 
 @pytest.mark.parametrize("name", ["Llama", "Gemma2", "Falcon", "Qwen3-Next"])
-def test_surprise_is_the_negative_log_likelihood_of_each_token(name: str) -> None:
-    lm = language_model(name)
+@pytest.mark.parametrize("skip", [(), (7, 8, 9)])  # what ends the reasoning of one that reasons
+def test_surprise_is_the_negative_log_likelihood_of_each_token(
+    name: str, skip: tuple[int, ...]
+) -> None:
+    lm = replace(language_model(name), skip=skip)
     surprise = Surprise(lm, batch_size=2)
     prompts = ["Hi", "A longer prompt", "Another", "Hi"]
     first = [[60, 61, 62, 63], [70], [], [64, 65]]
@@ -90,7 +93,7 @@ def test_surprise_is_the_negative_log_likelihood_of_each_token(name: str) -> Non
 
 @torch.no_grad()
 def losses(lm: LanguageModel, prompt: str, reply: list[int]) -> list[float]:
-    head = lm.token_ids(prompt)
+    head = [*lm.token_ids(prompt), *lm.skip]
     log_p = lm.model(input_ids=torch.tensor([head + reply])).logits[0].log_softmax(-1)
     places = range(len(head) - 1, len(head) + len(reply) - 1)
     return [-float(log_p[p, t]) for p, t in zip(places, reply, strict=True)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,7 +22,7 @@ def reference(
     means = []
     for prompt, reply in zip(PROMPTS, replies, strict=True):
         tail = lm.tokenizer(reply, add_special_tokens=False)["input_ids"][:tokens]
-        head = lm.token_ids(prompt)
+        head = [*lm.token_ids(prompt), *lm.skip]
         ids = torch.tensor([[*head, *tail]])
         base = lm.model(ids).logits[0].double().log_softmax(-1)
         with lm.ablate(projection):
@@ -31,10 +34,12 @@ def reference(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("skip", [(), (7, 8, 9)])  # what ends the reasoning of one that reasons
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_drift_is_the_mean_over_replies_of_their_mean_kl_a_token(
-    tiny: LanguageModel, batch_size: int
+    tiny: LanguageModel, batch_size: int, skip: tuple[int, ...]
 ) -> None:
+    tiny = replace(tiny, skip=skip)
     replies = generate(tiny, PROMPTS, max_new_tokens=20, batch_size=3)
     replies[2] = replies[2][:3]
     projection = Projection(torch.randn(2, 32, generator=torch.Generator().manual_seed(1)))
@@ -69,3 +74,27 @@ def test_one_pass_gives_drift_over_several_counts_of_tokens(tiny: LanguageModel)
 def test_empty_replies_have_no_drift(tiny: LanguageModel) -> None:
     projection = Projection(torch.ones(1, 32))
     assert Drift(tiny, ["Hi"], [""], 2).under(projection) == 0
+
+
+@torch.no_grad()
+def test_between_models_padded_to_different_widths_it_is_over_the_tokens_of_both(
+    tiny: LanguageModel,
+) -> None:
+    wide = replace(tiny, model=copy.deepcopy(tiny.model))
+    wide.model.resize_token_embeddings(tiny.model.config.vocab_size + 64, mean_resizing=False)
+    wide.model.lm_head.weight[: tiny.model.config.vocab_size] *= 1.5
+    replies = ["Yes", "", "The road is long"]
+    drift = Drift(tiny, PROMPTS, replies, 3)
+    drift.lm, drift.batch_size = wide, 1  # whose batches are others
+    means = []
+    for prompt, reply in zip(PROMPTS, replies, strict=True):
+        head, tail = tiny.token_ids(prompt), tiny.text_ids(reply)
+        ids = torch.tensor([[*head, *tail]])
+        places = range(len(head) - 1, len(head) + len(tail) - 1)
+        base, other = (
+            lm.model(ids).logits[0, places, : tiny.model.config.vocab_size].double().log_softmax(-1)
+            for lm in (tiny, wide)
+        )
+        means += [float((base.exp() * (base - other)).sum(-1).mean())] if tail else []
+    assert drift.by_reply(None) == pytest.approx(means, rel=1e-4)
+    assert min(means) > 0

@@ -100,6 +100,13 @@ def test_rows_that_have_ended_change_nothing_for_the_others(
     assert len(lengths) > 1
 
 
+def test_a_reply_that_is_stopped_from_outside_has_not_ended(tiny: LanguageModel) -> None:
+    whole = generate(tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=8)
+    cut = generate(tiny, PROMPTS, max_new_tokens=TOKENS, batch_size=8, watch=lambda texts: [*texts])
+    assert not any(reply.ended for reply in cut)
+    assert any(len(one) < len(other) for one, other in zip(cut, whole, strict=True))
+
+
 @pytest.mark.parametrize("fewest", [1, 16])
 def test_ablations_side_by_side_equal_one_after_another(
     tiny: LanguageModel, fewest: int, monkeypatch: pytest.MonkeyPatch

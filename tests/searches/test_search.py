@@ -361,7 +361,8 @@ def test_a_trial_is_ended_exactly_when_it_cannot_reach_the_threshold(
     n = len(refusals)
     watch = RefusalWatch(n, 2, lambda text: text == "no", threshold)
     rows = order.sample(range(n, 2 * n), n)  # the second of two trials
-    for row in rows:
+    again = rows[: order.randint(0, n)]  # made twice, as where memory did not suffice for a batch
+    for row in [*again, *rows]:
         ended = watch({row: "no" if refusals[row - n] else "yes"})
         assert (row in ended) == (refusals[row - n] or watch.hopeless(1))
     asr = 1 - sum(refusals) / n

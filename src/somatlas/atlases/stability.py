@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from somatlas.numerics.geometry import (
     adjusted_rand_index,
-    angles_between,
     matched_cosines,
+    principal_angles,
     span_basis,
     unit_rows,
 )
@@ -105,7 +105,7 @@ def _agreement(
     angles, cosines, rand, by_rank = [], [], [], []
     counted = [_nearest(v, chosen) if chosen is not None else v[:k] for v, _ in results]
     for (one, own), (other, others) in combinations([(v, span_basis(v)) for v in counted], 2):
-        angles.append(float(angles_between(own, others).max()))
+        angles.append(float(principal_angles(own, others).max()))
         cosines.append(float(matched_cosines(one, other).mean()))
     ranked = all(len(v) > max(ranks) for v, _ in results)
     for (one, left), (other, right) in combinations(results, 2):

@@ -24,6 +24,7 @@ from somatlas.errors import InputError
 from somatlas.models.batches import Batch
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities
+from somatlas.numerics.real_values import in_float64
 
 STEPS = 100
 STEP = 0.1  # radians that a direction turns by in the first step at most
@@ -180,7 +181,7 @@ def answer_openings(log_p: Tensor, refusal_tokens: Sequence[int], share: float =
 
     log_p : (n, vocabulary) of the unchanged model's first reply token.
     """
-    p = log_p.double().exp().mean(dim=0)
+    p = in_float64(log_p).exp().mean(dim=0)
     p[list(refusal_tokens)] = 0
     values, tokens = p.sort(descending=True)
     count = int((values.cumsum(dim=0) < share * values.sum()).sum()) + 1

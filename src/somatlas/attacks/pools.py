@@ -31,14 +31,12 @@ def pool_of(
     how: Mapping[str, Any],
     *,
     label: str = "",
-    under: Attempt | None = None,
 ) -> Pool:
     """The directions of a method (`somatlas.directions.methods`) at a layer.
 
-    how : what a run would fill. label : in its name. under : an edit under which the
-    representations are made.
+    how : what a run would fill. label : in its name.
     """
-    made, _ = fitted(target, method, layer, how, under)
+    made, _ = fitted(target, method, layer, how)
     name = f"layer {layer}{f', {label}' if label else ''}"
     return Pool(name, made.directions_.vectors, {"layer": layer, "method": method, **how})
 
@@ -46,7 +44,8 @@ def pool_of(
 def fitted(
     target: Target, method: str, layer: int, how: Mapping[str, Any], under: Attempt | None = None
 ) -> tuple[DirectionMethod, Contrast]:
-    """The method, and the representations that it was fitted on."""
+    """The method, and the representations that it was fitted on. under : an edit that they are made
+    under."""
     contrast = target.contrast(layer, under)
     made = make_method(method, {"seed": target.seed, **how})
     made.fit(contrast.harmful, contrast.harmless, context=contrast.context)

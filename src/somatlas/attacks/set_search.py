@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from somatlas.ablation import Mode, Projection
 from somatlas.attacks.attack import Ablated, Outcome, Rounds
 from somatlas.attacks.pools import Pool
+from somatlas.measures.drift import ranked
 from somatlas.searches.space import SubsetSpace
 from somatlas.searches.surrogate import Surrogate, expected_improvement, span_features
 
+_STARTUP = 2  # rounds before a surrogate proposes
 _POOL = 256  # sets that expected improvement is computed of
 LEAST_KL = 0.01  # nats: below it drift is not worth telling apart
 
@@ -32,19 +34,16 @@ class Set(NamedTuple):
 class SetSearch:
     """Rounds of one set for each number of directions.
 
-    pools : the most promising first. ks : how many directions, those tried in one round. startup :
-    rounds before a surrogate proposes. The first round takes the first ranks of the first pool; the
-    others of the startup are drawn at random. In turn rounds ablate one direction after another,
-    and the span: what the first leaves the second does not. After the startup each set is the one
-    of highest expected improvement (`somatlas.searches.surrogate`) of a mixture of success and of
-    the logarithm of drift, whose weights are drawn anew for each: so proposals spread along the
-    frontier.
+    pools : the most promising first. ks : how many directions, those tried in one round. The first
+    round takes the first ranks of the first pool, the second draws at random. In turn rounds ablate
+    one direction after another, and the span: what the first leaves the second does not. From the
+    third each set is the one of highest expected improvement (`somatlas.searches.surrogate`) of a
+    mixture of success and of the logarithm of drift, whose weights are drawn anew for each: so
+    proposals spread along the frontier.
     """
 
-    def __init__(
-        self, family: str, pools: Sequence[Pool], ks: Sequence[int], seed: int, startup: int = 2
-    ) -> None:
-        self.family, self.pools, self.seed, self.startup = family, list(pools), seed, startup
+    def __init__(self, family: str, pools: Sequence[Pool], ks: Sequence[int], seed: int) -> None:
+        self.family, self.pools, self.seed = family, list(pools), seed
         largest = max(len(pool.vectors) for pool in self.pools)
         self.ks = [k for k in ks if k <= largest]
         starts = np.cumsum([0, *(len(pool.vectors) for pool in self.pools)])
@@ -93,8 +92,8 @@ class SetSearch:
         mode: Mode = "subspace" if k > 1 and number % 2 else "sequential"
         if number == 0:
             return Set(self._places(k)[0], tuple(range(k)), mode)
-        drawn = self._drawn(k, mode, rng, taken, 1 if number < self.startup else _POOL)
-        if number < self.startup or len(drawn) < 2:
+        drawn = self._drawn(k, mode, rng, taken, 1 if number < _STARTUP else _POOL)
+        if number < _STARTUP or len(drawn) < 2:
             return drawn[0] if drawn else None
         values = mixed(outcomes, rng.choice((0.0, 0.25, 0.5)))
         best = max(range(len(tried)), key=values.__getitem__)
@@ -157,4 +156,5 @@ def mixed(outcomes: Sequence[Outcome], drift: float) -> list[float]:
     """One number an outcome, the higher the better: ASR, less a share of log drift that is scaled
     to 1 between 0.01 and 1 nats."""
     scale = -math.log(LEAST_KL)
-    return [o.asr - drift * math.log(max(o.kl, LEAST_KL) / LEAST_KL) / scale for o in outcomes]
+    shares = [math.log(max(ranked(o.kl), LEAST_KL) / LEAST_KL) / scale for o in outcomes]
+    return [o.asr - drift * share for o, share in zip(outcomes, shares, strict=True)]

@@ -107,7 +107,7 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
         window = [*head, *ids[place : place + _WINDOW]]
         tokens = torch.tensor([window], device=lm.model.device)
         log_p = log_probabilities(lm.model(input_ids=tokens, use_cache=False).logits[0, :-1])
-        losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).double().mean()))
+        losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).cpu().double().mean()))
     return losses
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # who reads verdicts needs no torch
 
 MAX_REPETITION = 0.5  # whatever the model does by itself
 _SCORED_TOKENS = 32  # of a reply's beginning have their likelihood taken
+_SCORED_REPLIES = 16  # in a forward pass, each with all logits of its tokens
 _CALIBRATION_TOKENS = 16  # in shorter replies one odd token decides the mean
 _CALIBRATION_SHARE = 0.98  # of the model's own answers pass what is said of sense
 _TOPIC_SHARE = 0.9  # and of the topic: some of its answers are about nothing
@@ -96,7 +97,6 @@ class CoherenceCheck:
     lm: LanguageModel
     thresholds: Thresholds
     strangers: tuple[str, ...]
-    batch_size: int = 16
 
     @classmethod
     def calibrated(
@@ -105,7 +105,6 @@ class CoherenceCheck:
         prompts: Sequence[str],
         replies: Sequence[str],
         strangers: Sequence[str] = (),
-        batch_size: int = 16,
     ) -> Self:
         """Thresholds from the unchanged model's own replies to harmless prompts, refusals left out.
 
@@ -118,7 +117,7 @@ class CoherenceCheck:
         """
         _check_enough(prompts)
         free = Thresholds(float("inf"), float("inf"), float("-inf"))
-        draft = cls(lm, free, tuple(prompts), batch_size)
+        draft = cls(lm, free, tuple(prompts))
         every = draft.measures(prompts, replies)
         own = [m for m, r in zip(every, replies, strict=True) if not is_refusal(r)] or every
         long = [m for m in own if m.tokens >= _CALIBRATION_TOKENS] or own
@@ -171,7 +170,7 @@ class CoherenceCheck:
     def _surprise(self) -> Surprise:
         from somatlas.models.likelihood import Surprise
 
-        return Surprise(self.lm, self.batch_size)
+        return Surprise(self.lm, _SCORED_REPLIES)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What an ablation does to replies that should not change: KL over several tokens.
 
 The unchanged model's own replies to harmless prompts are fed back, and at each of their tokens the
-ablated model's distribution of the next one is compared with the unchanged model's.
+ablated model's distribution of the next one is compared with the unchanged model's. Of a model that
+reasons they are its answers, behind reasoning that is skipped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 REPLY_TOKENS = 16  # of each reply; the vocabulary's log p of each is kept
 MORE_REPLY_TOKENS = 32  # loops and other faults set in later than the first 16
+_BROKEN = 1e3  # nats that stand for the drift of a model whose logits are no numbers
 _LOGITS = 2**24  # that are held of a forward pass: 64 MB in float32, and a few copies
 
 
@@ -43,7 +46,11 @@ class Drift:
         self._samples: dict[int, Drift] = {}
         ids = lm.tokenizer(list(replies), add_special_tokens=False)["input_ids"]
         self.replies = [row[:tokens] for row in ids]
-        self._base = [(rows, log_p.cpu()) for rows, log_p in self._log_probabilities()]
+        self._base = {
+            row: part.cpu()
+            for rows, log_p in self._log_probabilities()
+            for row, part in zip(rows, self._by_row(rows, log_p), strict=True)
+        }
 
     def sample(self, count: int) -> Drift:
         """On `count` of the prompts at most, evenly spread."""
@@ -83,17 +90,18 @@ class Drift:
         """
         found: dict[int, dict[int, float]] = {count: {} for count in counts}
         with self.lm.ablate(ablation):
-            for (rows, base), (_, ablated) in zip(
-                self._base, self._log_probabilities(), strict=True
-            ):
-                p = base.to(ablated.device)
-                kl = (p.exp() * (p - ablated)).sum(dim=1).double().cpu()
-                parts = torch.split(kl, [len(self.replies[row]) for row in rows])
-                for row, part in zip(rows, parts, strict=True):
+            for rows, ablated in self._log_probabilities():
+                base = torch.cat([self._base[row] for row in rows if self.replies[row]])
+                kl = _kl(base.to(ablated.device), ablated).cpu().double()
+                for row, part in zip(rows, self._by_row(rows, kl), strict=True):
                     for count, means in found.items():
                         means[row] = float(part[:count].mean())
         counted = [row for row, reply in enumerate(self.replies) if reply]
         return {count: [means[row] for row in counted] for count, means in found.items()}
+
+    def _by_row(self, rows: Sequence[int], values: Tensor) -> Sequence[Tensor]:
+        """Values (tokens, ...) of rows together, apart."""
+        return torch.split(values, [len(self.replies[row]) for row in rows])
 
     @torch.no_grad()
     def _log_probabilities(self) -> Iterator[tuple[list[int], Tensor]]:
@@ -101,7 +109,8 @@ class Drift:
         lm = self.lm
         size = _LOGITS // ((self.tokens + 1) * lm.limits.vocabulary)
         size = max(1, min(self.batch_size, size))
-        for batch in lm.batches(self.prompts, size, suffixes=self.replies):
+        suffixes = [[*lm.skip, *reply] for reply in self.replies]
+        for batch in lm.batches(self.prompts, size, suffixes=suffixes):
             lengths = [len(self.replies[row]) for row in batch.rows]
             longest = max(lengths)
             if longest == 0:
@@ -111,3 +120,18 @@ class Drift:
             places = torch.arange(longest, device=logits.device)
             own = logits[places >= longest - counts[:, None]]
             yield batch.rows, log_probabilities(own)
+
+
+def ranked(kl: float) -> float:
+    """A drift that a search can rank: the greatest there is where it is no number, as of a model
+    that an edit broke."""
+    return kl if math.isfinite(kl) else _BROKEN
+
+
+def _kl(base: Tensor, ablated: Tensor) -> Tensor:
+    """(n,) KL(base || ablated) in nats; both (n, vocabulary) log p. Of two models with one
+    tokenizer, whose outputs are padded to different widths, over the tokens that both have."""
+    if base.shape[1] != ablated.shape[1]:
+        width = min(base.shape[1], ablated.shape[1])
+        base, ablated = (log_probabilities(log_p[:, :width]) for log_p in (base, ablated))
+    return (base.exp() * (base - ablated)).sum(dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from somatlas.ablation import Ablation
 from somatlas.errors import InputError
 from somatlas.models.language_model import LanguageModel
+from somatlas.numerics.real_values import in_float64
 
 MAX_KL = 0.1
 LAYER_SHARE = 0.8  # only the first 80 % of the layers are candidates
@@ -106,7 +107,7 @@ def refusal_scores(log_p: Tensor, refusal_tokens: Sequence[int], epsilon: float 
     """
     is_refusal = torch.zeros(log_p.shape[1], dtype=torch.bool)
     is_refusal[list(refusal_tokens)] = True
-    log_p = log_p.double()
+    log_p = in_float64(log_p)
     refused = log_p[:, is_refusal].logsumexp(dim=1)
     other = log_p[:, ~is_refusal].logsumexp(dim=1)
     if epsilon:
@@ -116,7 +117,7 @@ def refusal_scores(log_p: Tensor, refusal_tokens: Sequence[int], epsilon: float 
 
 def prompt_kl(base: Tensor, ablated: Tensor) -> Tensor:
     """(n,) KL(base || ablated) in nats; both (n, vocabulary) log p."""
-    return (base.exp() * (base - ablated)).sum(dim=1).double()
+    return in_float64((base.exp() * (base - ablated)).sum(dim=1))
 
 
 def mean_kl(base: Tensor, ablated: Tensor) -> float:

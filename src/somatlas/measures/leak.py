@@ -51,7 +51,7 @@ def _energy(
 
     def add(_module: nn.Module, _args: Any, output: torch.Tensor) -> None:
         nonlocal total
-        total += float((output[:, -1].double().cpu() @ basis).square().sum())
+        total += float((output[:, -1].cpu().double() @ basis).square().sum())
 
     with lm.ablate(projection):
         batches = lm.batches(prompts, batch_size)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from somatlas.numerics.real_values import in_float64
+
 SHARE = 0.5  # of the mean difference's squared length
 RATIO = 5.0  # times the root mean square of a representation's values
 
@@ -32,7 +34,7 @@ class Loudest:
 def loudest(harmful: Tensor, harmless: Tensor) -> list[Loudest]:
     """Of each layer. harmful : (n, L, d), harmless : (m, L, d) representations."""
     found = []
-    for X, Y in zip(harmful.double().unbind(1), harmless.double().unbind(1), strict=True):
+    for X, Y in zip(in_float64(harmful).unbind(1), in_float64(harmless).unbind(1), strict=True):
         squares = (X.mean(dim=0) - Y.mean(dim=0)) ** 2
         place = int(squares.argmax())
         power = (X**2).mean(dim=0) + (Y**2).mean(dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,13 @@ Watch = Callable[[Mapping[int, str]], Collection[int]]
 
 _WATCH_EVERY = 4  # tokens between two looks
 _COMPACT_SHARE = 0.125  # of a batch's rows must have ended before they are taken out of it
+
+
+class _Said(NamedTuple):
+    """A reply as it is decoded. ended : by a token that ends replies."""
+
+    ids: list[int]
+    ended: bool
 
 
 @torch.no_grad()
@@ -60,7 +68,7 @@ def generate(
     for row, reply in known.items():
         replies[row] = reply
     advance(len(known))
-    for rows, ids in _decoded(
+    for rows, said in _decoded(
         lm,
         prompts,
         max_new_tokens,
@@ -73,10 +81,10 @@ def generate(
         openings,
     ):
         given = [()] * len(rows) if openings is None else [openings[r % len(prompts)] for r in rows]
-        whole = [[*opening, *own] for opening, own in zip(given, ids, strict=True)]
+        whole = [[*opening, *own.ids] for opening, own in zip(given, said, strict=True)]
         made = [
-            Reply(text.strip(), ended=len(own) < max_new_tokens)
-            for text, own in zip(lm.reply_texts(whole), ids, strict=True)
+            Reply(text.strip(), ended=own.ended)
+            for text, own in zip(lm.reply_texts(whole), said, strict=True)
         ]
         for row, reply in zip(rows, made, strict=True):
             replies[row] = reply
@@ -95,9 +103,9 @@ def first_reply_tokens(
     A reply that ends earlier has fewer; the token that ends it is left out.
     """
     replies: list[list[int]] = [[]] * len(prompts)
-    for rows, ids in _decoded(lm, prompts, count, batch_size):
-        for row, own in zip(rows, ids, strict=True):
-            replies[row] = list(own)
+    for rows, said in _decoded(lm, prompts, count, batch_size):
+        for row, own in zip(rows, said, strict=True):
+            replies[row] = own.ids
     return replies
 
 
@@ -112,8 +120,8 @@ def _decoded(
     samples: Sequence[int] | None = None,
     known: Collection[int] = (),
     openings: Sequence[Sequence[int]] | None = None,
-) -> Iterator[tuple[list[int], list[list[int]]]]:
-    """Rows and their replies' token ids, batch by batch; rows that are known are left out."""
+) -> Iterator[tuple[list[int], list[_Said]]]:
+    """Rows and their replies, batch by batch; rows that are known are left out."""
     asked = [row for row in range(len(prompts)) if row not in known]
     if not asked:
         return
@@ -130,7 +138,7 @@ def _decoded(
     def places(batch: Batch) -> list[int]:
         return [asked[row] for row in batch.rows] if known else batch.rows
 
-    def decode(batch: Batch) -> list[list[int]]:
+    def decode(batch: Batch) -> list[_Said]:
         choose = _Choice(sampling, None if uniforms is None else uniforms[places(batch)])
         if batch.cache is None:
             return _by_transformers(lm, batch, max_new_tokens, choose)
@@ -167,7 +175,7 @@ class _Chosen(LogitsProcessor):  # type: ignore[misc]  # transformers is not typ
 
 def _by_transformers(
     lm: LanguageModel, batch: Batch, max_new_tokens: int, choose: _Choice
-) -> list[list[int]]:
+) -> list[_Said]:
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -182,7 +190,8 @@ def _by_transformers(
     )
     stops = _stops(lm)
     rows = output[:, batch.input_ids.shape[1] :].tolist()
-    return [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+    ids = [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+    return [_Said(own, ended=len(own) < len(row)) for own, row in zip(ids, rows, strict=True)]
 
 
 def _stops(lm: LanguageModel) -> set[int | None]:
@@ -207,10 +216,11 @@ class _Decoding:
         self.replies: list[list[int]] = [[] for _ in batch.rows]
         self.live = list(range(len(batch.rows)))  # places in the batch of the rows still in it
         self.ended: set[int] = set()  # of those, the ones that need no further token
+        self.stopped: set[int] = set()  # places where the model itself ended the reply
         self.stops = _stops(lm)
 
-    def run(self, max_new_tokens: int, watch: Watch | None) -> list[list[int]]:
-        """Token ids of the replies."""
+    def run(self, max_new_tokens: int, watch: Watch | None) -> list[_Said]:
+        """The replies."""
         inputs = self.batch.inputs
         logits, self.cache = prefilled(
             self.lm, self.batch, self.cache, self.ablations, max_new_tokens
@@ -218,8 +228,9 @@ class _Decoding:
         for step in range(1, max_new_tokens + 1):
             tokens = self.choose(logits, self.live, step - 1)
             for place, token in zip(self.live, tokens.tolist(), strict=True):
-                if token in self.stops:
+                if token in self.stops and place not in self.ended:
                     self.ended.add(place)
+                    self.stopped.add(place)
                 if place not in self.ended:
                     self.replies[place].append(token)
             if watch is not None and step % _WATCH_EVERY == 0:
@@ -228,7 +239,7 @@ class _Decoding:
                 break
             inputs = self._following(inputs, tokens)
             logits = self.lm.logits(inputs, 1)[:, -1]
-        return self.replies
+        return [_Said(ids, place in self.stopped) for place, ids in enumerate(self.replies)]
 
     def _ask(self, watch: Watch) -> None:
         going = [place for place in self.live if place not in self.ended]
@@ -244,7 +255,7 @@ class _Decoding:
             keep = [i for i, place in enumerate(self.live) if place not in self.ended]
             self.live = [self.live[i] for i in keep]
             self.ended.clear()
-            rows = torch.tensor(keep, device=mask.device)
+            rows = torch.tensor(keep)  # on the CPU: the layers' caches may lie on several devices
             mask, positions, tokens = mask[rows], positions[rows], tokens[rows]
             self.cache.batch_select_indices(rows)
             if self.ablations is not None:

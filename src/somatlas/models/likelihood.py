@@ -26,7 +26,8 @@ class _Prompts(NamedTuple):
 
 
 class Surprise:
-    """-log p of each token, in nats, of replies after prompts.
+    """-log p of each token, in nats, of replies after prompts, and after reasoning that is skipped
+    where the model reasons.
 
     The prompts' keys and values are kept for replies to come, up to 256 MiB.
     """
@@ -44,7 +45,8 @@ class Surprise:
         result: list[list[float]] = [[] for _ in prompts]
         todo = [i for i, reply in enumerate(replies) if reply]
         new = list(dict.fromkeys(prompts[i] for i in todo if prompts[i] not in self._known))
-        for batch in self.lm.batches(new, self.batch_size, room=room):
+        behind = [self.lm.skip] * len(new)
+        for batch in self.lm.batches(new, self.batch_size, suffixes=behind, room=room):
             own = {new[row]: place for place, row in enumerate(batch.rows)}
             pairs = [(i, own[prompts[i]]) for i in todo if prompts[i] in own]
             if batch.cache is None:
@@ -97,13 +99,14 @@ class Surprise:
     def _whole(self, prompts: Sequence[str], replies: Sequence[Sequence[int]]) -> list[list[float]]:
         """Prompts and replies in one pass, for models that keep nothing that can be shared."""
         result: list[list[float]] = [[] for _ in prompts]
-        for batch in self.lm.batches(prompts, self.batch_size, suffixes=replies):
+        suffixes = [[*self.lm.skip, *reply] for reply in replies]
+        for batch in self.lm.batches(prompts, self.batch_size, suffixes=suffixes):
             longest = max(len(replies[row]) for row in batch.rows)
             logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
             targets = batch.input_ids[:, -longest:, None]
             losses = _losses(logits, targets)
             for row, loss in zip(batch.rows, losses, strict=True):
-                result[row] = loss[-len(replies[row]) :].double().tolist()
+                result[row] = loss[-len(replies[row]) :].tolist()
         return result
 
     def _after(
@@ -130,10 +133,7 @@ class Surprise:
             inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
             rest = _losses(lm.model(**inputs).logits, ids[:, 1:, None])
             losses = torch.cat([losses, rest], dim=1)
-        return [
-            loss[: len(reply)].double().tolist()
-            for loss, reply in zip(losses, replies, strict=True)
-        ]
+        return [loss[: len(reply)].tolist() for loss, reply in zip(losses, replies, strict=True)]
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from somatlas.ablation import OutputMap, Projection, edited_weights
 from somatlas.errors import InputError
 from somatlas.models.decoder import decoder_of, first_tensor
 from somatlas.models.structure import ResidualStructure, Write
+from somatlas.numerics.real_values import in_float64
 
 _ALONG = 0.9  # share of a change of the output that lies along u, for a last map
 _TRIED = 4  # tensors of one name (experts, say) with an effect that are looked at
@@ -156,7 +157,7 @@ def _effects(
             change = _run(module, call) - call.output
         size = float(change.norm() / call.output.norm().clamp(min=1e-300))
         if size > least:
-            along = float((change @ u.double()).norm() / change.norm())
+            along = float((change @ in_float64(u)).norm() / change.norm())
             found.append((size, along > _ALONG))
         if len(found) == _TRIED:
             break
@@ -246,7 +247,7 @@ def _run(module: nn.Module, call: _Call) -> Tensor:
 def _vectors(output: Any) -> Tensor:
     tensor = first_tensor(output)
     assert tensor is not None  # `find_structure` has seen it write
-    return tensor.detach().to("cpu", torch.float64).reshape(-1, tensor.shape[-1])
+    return tensor.detach().cpu().double().reshape(-1, tensor.shape[-1])
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -63,7 +63,7 @@ def plain_text_loss(lm: LanguageModel) -> PlainTextLoss:
         ids = torch.tensor([[*head, *reply]], device=lm.model.device)
         log_p = log_probabilities(lm.model(input_ids=ids, use_cache=False).logits[0])
         own = log_p[len(head) - 1 : -1].gather(1, ids[0, len(head) :, None])
-        total -= float(own.double().sum())
+        total -= float(own.cpu().double().sum())
         count += len(reply)
     loss = total / max(1, count)
     return PlainTextLoss(

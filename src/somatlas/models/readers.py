@@ -95,7 +95,7 @@ def unablated_readers(
     readers = set(stream_readers(decoder, blocks, ids, shape))
     vectors = torch.randn(2, shape[1], generator=torch.Generator().manual_seed(1))
     projection = Projection(vectors, "subspace")
-    basis = torch.linalg.qr(projection.A)[0].double()
+    basis = torch.linalg.qr(projection.A)[0]
     found: list[tuple[int, str, float]] = []
 
     def look(reader: Reader, vectors: Tensor) -> None:

@@ -65,7 +65,7 @@ class Recorder:
 
     def _vectors(self, value: Tensor | None) -> Tensor | None:
         vectors = stream_vectors(value, self.shape)
-        return None if vectors is None else vectors.to("cpu", torch.float64)
+        return None if vectors is None else vectors.cpu().double()
 
     def _part(self, name: str) -> Any:
         def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from somatlas.numerics.real_values import in_float64
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -38,13 +40,14 @@ class Sampling:
 
     def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Token ids (rows,) for logits (rows, vocabulary) and one number a row."""
-        p, ids = (logits.double() / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+        scaled = in_float64(logits) / self.temperature
+        p, ids = scaled.softmax(dim=-1).sort(dim=-1, descending=True)
         below = p.cumsum(dim=-1) - p  # mass of the likelier tokens
         p = torch.where(below < self.top_p, p, 0.0)
         steps = p.cumsum(dim=-1)
         aim = uniforms.to(steps.device)[:, None] * steps[:, -1:]
         place = torch.searchsorted(steps, aim, right=True).clamp(max=steps.shape[-1] - 1)
-        return ids.gather(-1, place)[:, 0]
+        return ids.gather(-1, place)[:, 0].to(logits.device)
 
 
 def server_seeds(prompts: Sequence[str], seed: int) -> list[int]:

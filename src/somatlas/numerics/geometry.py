@@ -69,16 +69,6 @@ def principal_components(vectors: ArrayLike, count: int) -> tuple[Floats, Floats
     return mean, components, shares
 
 
-def classical_scaling(vectors: ArrayLike, dimensions: int = 3) -> Floats:
-    """(n, dimensions) places whose distances come nearest to the rows' (classical MDS).
-
-    Torgerson 1952: with Euclidean distances it is the projection on the principal components.
-    """
-    v = np.asarray(vectors, dtype=np.float64)
-    mean, components, _ = principal_components(v, dimensions)
-    return (v - mean) @ components.T
-
-
 def stress(vectors: ArrayLike, places: ArrayLike) -> float:
     """Kruskal's stress-1 of places (n, p) for the distances among vectors (n, d): 0 is perfect."""
     from scipy.spatial.distance import pdist
@@ -95,13 +85,9 @@ def span_basis(vectors: ArrayLike) -> Floats:
     return np.asarray(basis[values > 1e-9 * values[0]])
 
 
-def principal_angles(one: ArrayLike, other: ArrayLike) -> Floats:
-    """Angles in degrees between the spans of two sets of directions, smallest first."""
-    return angles_between(span_basis(one), span_basis(other))
-
-
-def angles_between(one: Floats, other: Floats) -> Floats:
-    """The same of orthonormal rows (r, d) and (s, d), where many pairs are compared.
+def principal_angles(one: Floats, other: Floats) -> Floats:
+    """Angles in degrees between two spans, smallest first, of orthonormal rows (r, d) and (s, d) of
+    each (`span_basis`).
 
     By the cosines (Bjorck and Golub 1973), so to a millionth of a degree near 0.
     """

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from somatlas.arguments import described
 from somatlas.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def real_array(values: Any, what: str) -> NDArray[np.float64]:
@@ -30,3 +33,8 @@ def real_array(values: Any, what: str) -> NDArray[np.float64]:
         held = described(values) if array.dtype.kind == "O" else f"of dtype {array.dtype}"
         raise InputError(f"{what} must be an array of real numbers, not {held}")
     return np.asarray(array, dtype=np.float64)
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """A tensor in float64: where it is, but on the CPU where its device (MPS) has no float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()

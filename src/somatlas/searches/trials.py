@@ -17,7 +17,7 @@ from somatlas.ablation.projection import Mode
 from somatlas.fleet import deal, flat
 from somatlas.judges.registry import judgements_within
 from somatlas.judges.verdict import Judge, Verdict, refusal_judge, settled_by
-from somatlas.measures.drift import Drift
+from somatlas.measures.drift import Drift, ranked
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.searches.loop import Outcome
@@ -243,7 +243,7 @@ class Trials:
             if watch is not None and watch.hopeless(place):
                 found.append(Replied(own, bound=watch.bound(place)))
             else:
-                kl = None if self.drift is None else self.drift.under(projection)
+                kl = None if self.drift is None else ranked(self.drift.under(projection))
                 found.append(Replied(own, kl=kl))
         return found
 

@@ -17,20 +17,20 @@ class RefusalWatch:
         self, n_prompts: int, trials: int, settled: Callable[[str], bool], threshold: float
     ) -> None:
         self.n_prompts, self.settled, self.threshold = n_prompts, settled, threshold
-        self.refused = [0] * trials
+        self.refused: list[set[int]] = [set() for _ in range(trials)]  # rows: some are made twice
 
     def __call__(self, texts: Mapping[int, str]) -> list[int]:
         ended = []
         for row, text in texts.items():
             if self.settled(text):
-                self.refused[row // self.n_prompts] += 1
+                self.refused[row // self.n_prompts].add(row)
                 ended.append(row)
         ended += [r for r in texts if r not in ended and self.hopeless(r // self.n_prompts)]
         return ended
 
     def bound(self, trial: int) -> float:
         """The ASR that the trial can still reach."""
-        return 1 - self.refused[trial] / self.n_prompts
+        return 1 - len(self.refused[trial]) / self.n_prompts
 
     def hopeless(self, trial: int) -> bool:
         """Whether that is below the threshold."""

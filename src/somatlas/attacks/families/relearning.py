@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from somatlas.attacks.attack import Attack, Attempt, Outcome, Rounds
+from somatlas.attacks.attack import Attack, Attempt, Rounds
 from somatlas.attacks.families.single_direction import single_directions
 from somatlas.attacks.lora import RANK, Lesson, adapted, learned
 from somatlas.attacks.target import Target
@@ -146,15 +146,3 @@ def _compliant(target: Target, prompts: Sequence[str], count: int) -> dict[str, 
         "lengths": torch.tensor([len(row) for row in rows]),
         "ids": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
     }
-
-
-def steps_to(found: Iterable[tuple[Attempt, Outcome]], share: float = 0.5) -> dict[int, int | None]:
-    """For each number of replies, the fewest steps after which that share of the harmful prompts
-    was answered, at whichever rate; None where it never was."""
-    fewest: dict[int, int | None] = {}
-    for attempt, outcome in found:
-        replies, steps = attempt.about["replies"], attempt.about["steps"]
-        before = fewest.setdefault(replies, None)
-        if outcome.asr >= share and (before is None or steps < before):
-            fewest[replies] = steps
-    return dict(sorted(fewest.items()))
