@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -97,10 +98,24 @@ def test_python_gives_what_the_command_gives(
     )
     assert set(frame["condition"]) == {"base", "sd", "md", "random"}
     assert frame["prompt_id"].nunique() == len(set(frame["prompt"]))
+    weaker = {"md": sa.Projection(torch.randn(2, 32), strength=0.5)}
+    half = sa.evaluate(tiny, weaker, prompts.test, [judge], tokens=1)
+    with pytest.raises(sa.InputError, match=r"'md' ablates with strength 0\.5"):
+        sa.atlas(tiny, dirs, reps, half)
     page = sa.atlas(tiny, dirs, reps, result).save(tmp_path / "page.html")
     text = page.read_text()
     assert "How tiny encodes refusal" in text
     assert "random" in text
+
+
+def test_representations_are_read_with_the_prompts_that_they_are_of_or_not_at_all(
+    whole: Path,
+) -> None:
+    stages = json.loads((whole / "stages.json").read_text())
+    stages["represent"]["settings"]["prompts_sha256"] = "0" * 64
+    (whole / "stages.json").write_text(json.dumps(stages))
+    with pytest.raises(sa.InputError, match=r"the prompts of .* have changed since"):
+        _ = sa.open_run(whole).representations
 
 
 def test_a_search_kept_in_a_database_goes_on_where_it_was(

@@ -62,6 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it when the block ends well, else removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)  # of one killed here before: ids come again
     temporary.mkdir()
     try:
         yield temporary

@@ -61,5 +61,5 @@ class Record(BaseModel):
         write_json(folder / self.file, self.plain())
 
     def plain(self) -> dict[str, Any]:
-        """Plain JSON values; fields that a run has no use for are left out."""
-        return self.model_dump(mode="json", exclude_unset=False)
+        """Plain JSON values of all fields."""
+        return self.model_dump(mode="json")

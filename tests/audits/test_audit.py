@@ -222,6 +222,8 @@ def test_four_times_the_budget_goes_on_from_the_plain_one(one: Planted, tmp_path
     assert more.record.models["model"].cost_x1 == plain.record.models["model"].cost
     names = {row["name"]: row["passed"] for row in more.record.findings}
     assert names["four times the budget is no worse"]
+    unmade = {row["name"] for row in plain.record.findings if row["passed"] is None}
+    assert {"four times the budget is no worse", "the search has ended"} <= unmade
 
 
 def test_a_model_is_trained_where_that_is_asked_for_and_only_there(

@@ -231,6 +231,12 @@ def test_what_is_asked_before_fit_is_answered_in_a_sentence(tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_neurons_of_a_map_that_sees_its_vectors_scaled_are_no_vectors_of_theirs() -> None:
+    som = SOM(grid=(2, 2), scale="standard").fit(samples(40, 5, 0))
+    with pytest.raises(InputError, match=r"sees its vectors scaled \(standard\)"):
+        DirectionSet.from_som(som, np.ones(5))
+
+
 def test_a_map_comes_back_from_its_file(tmp_path: Path) -> None:
     X, path = samples(40, 5, 0), tmp_path / "map.safetensors"
     som = SOM(grid=(2, 3), topology="rectangular", sigma=0.7, iterations=200, seed=3).fit(X)

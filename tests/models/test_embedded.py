@@ -54,6 +54,32 @@ def test_weights_of_another_hash_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_of_two_processes_that_fetch_at_once_the_slower_takes_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does what a killed one has left under the same ids stand in the way."""
+
+    def convert(gguf: Path, target: Path) -> None:
+        left = [path for path in tmp_path.iterdir() if path != target]
+        assert not list(target.iterdir())
+        assert not left
+        (target / "mine").write_bytes(b"")
+        other = tmp_path / f"{embedded.BASE}-{embedded.GGUF_SHA256[:12]}"
+        other.mkdir()
+        (other / "theirs").write_bytes(b"")
+
+    monkeypatch.setenv("SOMATLAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(embedded, "_download", lambda scratch: scratch)
+    monkeypatch.setattr(embedded, "_convert", convert)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "half").write_bytes(b"")
+    monkeypatch.setattr("somatlas.files._beside", lambda _path: killed)
+    folder = embedded.fetch_base()
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_the_wheel_from_the_registry_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ class Atlas(Record):
 
     layer : that is cut. cosines : (r, r) between the directions, and of each with SD. plane :
     representations and directions in the plane (`atlases.plane`). steps : ablating 0, 1, ...
-    directions one after another, the chosen ones first, a row each (`atlases.steps`). relations :
+    directions one after another, the chosen ones first, a row each (`atlases.over_k`). relations :
     correlation with ASR over the steps. stability : by method (`atlases.stability`), None where it
     could not be measured, for the reason in `missing`. contrast : other harmless sides; knobs :
     each direction alone, None where there is one alone (`atlases.controls`).

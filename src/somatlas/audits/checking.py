@@ -42,7 +42,8 @@ def findings_of(found: Measured) -> list[Finding]:
     if found.top > 1:
         checks += budget_findings(found.frontier(1), frontier, draws, limits, caps)
     else:
-        checks.append(_unchecked("four times the budget is no worse", "run with --budget 4"))
+        for name in ("four times the budget is no worse", "the search has ended"):
+            checks.append(_unchecked(name, "run with --budget 4"))
     gradient = found.of_attack(GRADIENT, found.top) if GRADIENT in found.plan.attacks else None
     if gradient is None:
         checks.append(_unchecked("directions are not hidden", "no gradient attack was made"))

@@ -54,7 +54,7 @@ class Origin:
 _KNOWN = ("method", "model", "layer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its own equality, and no hash
 class DirectionSet:
     """Directions in rank order; a direction's id everywhere is its row here.
 
@@ -167,11 +167,16 @@ class DirectionSet:
 
     @classmethod
     def from_som(cls, som: SOM, harmless_mean: NDArray[Any] | Tensor) -> Self:
-        """w_i - c for each neuron with hits, most hits first (paper, section on MD).
+        """w_i - c for each neuron with hits, most hits first (paper, section on MD; `by_hits`).
 
-        Ties go to the neuron that is hit first in the order of the training data. Raises
-        NotFittedError for a map that was not trained.
+        Raises NotFittedError for a map that was not trained, InputError for one that sees its
+        vectors scaled: its neurons are none of theirs (`SOMDirections` knows both).
         """
+        if som.scale != "none":
+            raise InputError(
+                f"the map sees its vectors scaled ({som.scale}), so its neurons are no vectors of "
+                "theirs: SOMDirections(scale=...) makes directions of such a map"
+            )
         weights = torch.from_numpy(som.weights_)
         centroid = torch.as_tensor(harmless_mean).detach().to("cpu", torch.float64)
         if centroid.shape != weights.shape[1:]:
@@ -179,16 +184,14 @@ class DirectionSet:
                 f"the harmless mean has shape {tuple(centroid.shape)}, "
                 f"the map's neurons {tuple(weights.shape[1:])}"
             )
-        hit, first = np.unique(som.bmus_, return_index=True)
-        order = sorted(range(len(hit)), key=lambda i: (-som.hits_[hit[i]], first[i]))
-        neurons = torch.from_numpy(hit[order])
-        return cls(
-            vectors=(weights[neurons] - centroid).float(),
-            neurons=neurons,
-            hits=torch.from_numpy(som.hits_)[neurons],
-            origin=Origin("som"),
-            known_map=som,
-        )
+        neurons = by_hits(som)
+        return cls.of_neurons(som, neurons, weights[neurons] - centroid)
+
+    @classmethod
+    def of_neurons(cls, som: SOM, neurons: Tensor, vectors: Tensor) -> Self:
+        """Vectors (r, d) that a map's neurons (r,) stand for, which `by_hits` ranks."""
+        hits = torch.from_numpy(som.hits_)[neurons]
+        return cls(vectors.float(), neurons, hits, Origin("som"), known_map=som)
 
     @classmethod
     def of_mean_difference(
@@ -268,3 +271,11 @@ def mean_difference(harmful: Tensor, harmless: Tensor) -> Tensor:
     With (n, L, d) and (m, L, d) this is SD at every layer at once.
     """
     return (harmful.double().mean(dim=0) - harmless.double().mean(dim=0)).float()
+
+
+def by_hits(som: SOM) -> Tensor:
+    """(r,) the neurons of a fitted map that have hits, most first; ties go to the neuron that is
+    hit first in the order of the training data."""
+    hit, first = np.unique(som.bmus_, return_index=True)
+    order = sorted(range(len(hit)), key=lambda i: (-som.hits_[hit[i]], first[i]))
+    return torch.from_numpy(hit[order])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from somatlas.directions.contract import Contrast, DirectionMethod
-from somatlas.directions.direction_set import DirectionSet
+from somatlas.directions.direction_set import DirectionSet, by_hits
 from somatlas.directions.scaling import Scale
 from somatlas.directions.som import SIGMA, SOM, Samples, Topology
 
@@ -58,15 +56,14 @@ class SOMDirections(DirectionMethod):
         """Train `map_` on the harmful vectors."""
         self.map_ = SOM(**self.get_params()).fit(contrast.harmful)
         center = contrast.harmless.mean(dim=0)
-        found = DirectionSet.from_som(self.map_, center)
         if self.scale == "none":
-            return found
-        scaling = self.map_.scaling_
+            return DirectionSet.from_som(self.map_, center)
+        neurons, scaling = by_hits(self.map_), self.map_.scaling_
         harmful = scaling.quieted(contrast.harmful.numpy())
         harmless = scaling.quieted(center.numpy()[None])[0]
-        fields = [harmful[self.map_.bmus_ == neuron] for neuron in found.neurons.tolist()]
+        fields = [harmful[self.map_.bmus_ == neuron] for neuron in neurons.tolist()]
         vectors = np.stack([field.mean(axis=0) - harmless for field in fields])
-        return replace(found, vectors=torch.from_numpy(vectors).float())
+        return DirectionSet.of_neurons(self.map_, neurons, torch.from_numpy(vectors))
 
     def partition(self, X: Samples) -> NDArray[np.int64]:
         """The best-matching unit of each row."""

@@ -136,8 +136,8 @@ def _checked(judges: Any) -> list[Judge]:
     names = [judge.name for judge in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(
-            f"two judges are called {min(twice)!r}, and their verdicts would be mixed up: give one "
-            "another name, as KeywordJudge(name=...)"
+            f"two judges are called {min(twice)!r}, and their verdicts would be mixed up: ask "
+            "them in two calls, or give one another name"
         )
     return found
 

@@ -174,7 +174,11 @@ def _loaded(
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust_remote_code)
         with load_report() as report:
             loaded = kind.from_pretrained(
-                model, trust_remote_code=trust_remote_code, dtype="auto", **place
+                model,
+                trust_remote_code=trust_remote_code,
+                dtype="auto",
+                use_safetensors=True,  # a pickle is code
+                **place,
             )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]

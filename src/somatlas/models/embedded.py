@@ -58,8 +58,12 @@ def fetch_base() -> Path:
         return folder
     with tempfile.TemporaryDirectory() as scratch:
         gguf = _download(Path(scratch))
-        with atomic_folder(folder) as target:
-            _convert(gguf, target)
+        try:
+            with atomic_folder(folder) as target:
+                _convert(gguf, target)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, and the same is there
+                raise
     return folder
 
 

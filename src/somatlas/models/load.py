@@ -251,7 +251,7 @@ def _outdated(name: str, written_for: str | None, error: Exception) -> str:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return (
         f"the code that comes with {name} does not run under transformers {transformers_version} "
-        f"({reason}): it was written for {written_for or 'an older one'}, and somatlas needs 5.0 "
+        f"({reason}): it was written for {written_for or 'an older one'}, and somatlas needs 5.1 "
         "or later; take a checkpoint of that model, or a successor, that transformers loads "
         "without such code"
     )

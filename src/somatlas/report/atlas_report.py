@@ -61,7 +61,7 @@ def atlas(
     first. candidates : the ranks whose effect alone is measured. lanes : ablations side by side.
 
     Raises InputError where the directions are of no layer of the representations, or the result
-    has no such condition.
+    has no such condition, or one that ablates with another strength than 1.
 
         atlas(lm, directions, representations, result).save("report.html")
     """
@@ -75,6 +75,11 @@ def atlas(
     if projection is None:
         edits = ", ".join(name for name, edit in result.projections.items() if edit is not None)
         raise InputError(f"the result has no edit {condition!r}: name one of {edits}")
+    if projection.strength != 1:
+        raise InputError(
+            f"{condition!r} ablates with strength {projection.strength:g}: an atlas is of "
+            "directions that are ablated whole"
+        )
     place = _place(directions, representations)
     layer = representations.layers[place]
     differences = torch.from_numpy(representations.mean_differences())

@@ -52,6 +52,12 @@ class Representations:
                 f"representations must be (prompts, {len(self.layers)} layers, d) on both sides, "
                 f"not {shapes[0]} and {shapes[1]}"
             )
+        counts = len(self.prompts.harmful), len(self.prompts.harmless)
+        if counts != (shapes[0][0], shapes[1][0]):
+            raise InputError(
+                f"there are {counts[0]} and {counts[1]} prompts, and representations of "
+                f"{shapes[0][0]} and {shapes[1][0]}"
+            )
 
     def place(self, layer: int) -> int:
         """Where a layer stands on the second axis; raises InputError where it was not kept."""

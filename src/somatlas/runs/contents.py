@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from somatlas.atlases.record import Atlas
 from somatlas.completions.completion import Completion, read_completions
 from somatlas.directions.direction_set import DirectionSet
+from somatlas.errors import InputError
 from somatlas.evaluation.cost import Cost
 from somatlas.evaluation.effects import Effects
 from somatlas.evaluation.evaluate import reply_frame
@@ -97,12 +98,20 @@ class Contents:
 
     @cached_property
     def representations(self) -> Representations:
-        """Of the train prompts; a layer is read when it is indexed, as `harmful[:, place]`."""
+        """Of the train prompts; a layer is read when it is indexed, as `harmful[:, place]`.
+
+        Raises InputError where the files of prompts are no longer what they were.
+        """
         from somatlas.prompts.sources import named_prompts
         from somatlas.runs.folder import prompt_sources
 
         config = Config.merged(self.settings)
         prompts = named_prompts(prompt_sources(config))
+        if prompts.sha256() != self.stages["represent"]["settings"]["prompts_sha256"]:
+            raise InputError(
+                f"the prompts of {self.folder} have changed since it was made: its representations "
+                "are of others"
+            )
         if config.train_prompts is not None:
             prompts = prompts.limited({"train": config.train_prompts})
         return stored_representations(self.store, prompts.train)

@@ -94,6 +94,7 @@ class JudgeContract:
         settled = settled_by(self.make_judge())
         if settled is None:
             return
+        assert any(map(settled, self.replies)), "it settles none of the replies, not even a refusal"
         for one, reply in zip(self._judged(self.prompts, self.replies), self.replies, strict=True):
             if any(settled(reply[:end]) for end in range(len(reply) + 1)):
                 assert one.verdict is Verdict.REFUSED

@@ -74,7 +74,8 @@ def search_stage(run: Run) -> None:
 
             def told(trials: int) -> None:
                 advance(trials)
-                changed(run.path("study.db"))  # by SQLite; nobody listens where it is another's
+                if config.storage is None:
+                    changed(run.path("study.db"))  # by SQLite
 
             evaluate = _evaluate(run, _OnVal(directions.vectors, seen, drift, check))
             run_trials(study, space, evaluate, config.trials, advance=told)
