@@ -19,7 +19,6 @@ from somatlas.prompts import SPLITS, Prompt, PromptSet
 from somatlas.prompts.duplicates import NEAR, near_pairs, shingles
 from somatlas.prompts.formats import read_prompts
 from somatlas.prompts.hub_sets import hub_prompts, layer_rule_prompts, paper_prompts, shuffled
-from somatlas.prompts.sources import split_prompts
 from somatlas.runs.folder import Run
 from somatlas.runs.settings import Config
 
@@ -101,11 +100,33 @@ def test_a_missing_file_and_a_missing_column_are_refused(tmp_path: Path) -> None
 
 def test_splits_are_disjoint_complete_and_decided_by_the_seed() -> None:
     prompts = [Prompt(str(i)) for i in range(50)]
-    splits = split_prompts([*prompts, prompts[0]], seed=1)
+    others = [f"other {i}" for i in range(10)]
+    whole = PromptSet.of([*prompts, prompts[0]], others, seed=1)
+    splits = whole.positive
+    assert whole.notes == ("1 prompts of harmful say what another says: they were left out",)
     assert [len(splits[s]) for s in SPLITS] == [30, 10, 10]
     assert {p for s in SPLITS for p in splits[s]} == set(prompts)
-    assert split_prompts(prompts, seed=1) == splits
-    assert split_prompts(prompts, seed=2) != splits
+    assert PromptSet.of(prompts, others, seed=1).positive == splits
+    assert PromptSet.of(prompts, others, seed=2).positive != splits
+
+
+def test_prompts_at_hand_keep_their_groups_and_splits_as_those_of_files_do() -> None:
+    def pair(side: str, i: int) -> Prompt:
+        return Prompt(f"{side} {i}", groups=(("pair", str(i)),))
+
+    whole = PromptSet.of([pair("yes", i) for i in range(40)], [pair("no", i) for i in range(40)])
+    for split in SPLITS:
+        numbers = [
+            {p.text.split()[1] for p in side[split]} for side in (whole.positive, whole.negative)
+        ]
+        assert numbers[0] == numbers[1]
+        assert numbers[0]
+    named = [Prompt(f"own {i}", split=SPLITS[i % 3]) for i in range(30)]
+    kept = PromptSet.of(named, [f"other {i}" for i in range(10)]).positive
+    assert all(p.split == split for split in SPLITS for p in kept[split])
+    one = [Prompt(f"one {i}", groups=(("topic", "x"),)) for i in range(20)]
+    with pytest.raises(InputError, match="without prompts: its groups by topic"):
+        PromptSet.of(one, named)
 
 
 def sides(tmp_path: Path, positive: list[str], negative: list[str]) -> dict[str, str]:
@@ -156,6 +177,22 @@ def test_hub_data_sets_are_named_with_their_split(monkeypatch: pytest.MonkeyPatc
     FakeHub({"me/set:train": [{"text": "t"}], "me/set:dev": [{"text": "d"}]}).install(monkeypatch)
     assert [p.text for p in hub_prompts("me/set", None)] == ["t"]
     assert [p.text for p in hub_prompts("me/set:dev", "text")] == ["d"]
+
+
+def test_hub_data_sets_are_grouped_and_their_blank_rows_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"text": f"{i}", "kind": f"k{i % 2}"} for i in range(20)] + [{"text": " ", "kind": ""}]
+    tables = {
+        "me/yes:train": rows,
+        "me/no:train": [{"text": f"n{i}", "kind": ""} for i in range(20)],
+    }
+    FakeHub(tables).install(monkeypatch)
+    found = hub_prompts("me/yes", None, ["kind"])
+    assert found[0].groups == (("kind", "k0"),)
+    named = {"positive": "hub:me/yes", "negative": "hub:me/no"}
+    notes = configured_prompts(Config(**named)).notes
+    assert "1 rows of hub:me/yes hold no request in 'text': they were left out" in notes
 
 
 def test_an_unreachable_hub_gives_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

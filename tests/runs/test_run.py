@@ -9,17 +9,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
+import torch
 
 from command import SMALL, SMALL_STAGES, Command, assert_begins_as, contents
 from conftest import CHAT_TEMPLATE
+from somatlas import Projection
 from somatlas.completions import make
 from somatlas.completions.completion import read_completions
 from somatlas.files import read_json, read_tensors
+from somatlas.models.reply import Reply
+from somatlas.progress import Advance
+from somatlas.runs.dealt_replies import Wanted, dealt_replies
+from somatlas.runs.folder import run_at
 from somatlas.runs.setting_sources import read_config_file
 from somatlas.runs.settings import STAGES, Config
 from somatlas.searches import trials
@@ -493,3 +500,27 @@ def test_environment_and_config_file_are_read_in_that_order(
         assert line in config.splitlines()
     assert "HOME" not in config
     assert os.environ["SOMATLAS_K"] == "2"
+
+
+def test_replies_that_two_conditions_share_are_made_once(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of SD and MD where one direction is all there is."""
+    made: list[str] = []
+
+    def said(
+        _self: Any, _lm: Any, _edit: Any, prompts: Sequence[str], advance: Advance, **_: Any
+    ) -> list[Reply]:
+        made.extend(prompts)
+        advance(len(prompts))
+        return [Reply(prompt.upper(), ended=True) for prompt in prompts]
+
+    monkeypatch.setattr(make.Generator, "make", said)
+    run, told = run_at(whole), []
+    asked = ["One?", "Two?"]
+    edits = [Projection(torch.ones(1, 32)), Projection(torch.ones(1, 32)), None]
+    wanted = [Wanted(edit, None, asked) for edit in edits]
+    found = dealt_replies(run, wanted, None, told.append)
+    assert [[one.answer for one in replies] for replies in found] == [["ONE?", "TWO?"]] * 3
+    assert sorted(made) == sorted(asked * 2)
+    assert sum(told) == 6

@@ -33,16 +33,23 @@ _SPLIT_NAMES: Mapping[str, Split] = {
 Row = Mapping[str, Any]
 
 
+Note = Callable[[str], None]  # told what a reader of the results should know
+
+
 def read_prompts(
-    path: Path, column: str | None = None, groups: Sequence[str] | None = None
+    path: Path,
+    column: str | None = None,
+    groups: Sequence[str] | None = None,
+    note: Note = lambda _: None,
 ) -> list[Prompt]:
     """The prompts of a file, in order, with the category, topic, split and groups that it gives.
 
     column : which one holds the request; by default the first of USUAL_COLUMNS that is there.
     groups : columns whose equal values belong together; by default those of USUAL_GROUPS that are
-    there. Raises InputError for a missing, empty or unreadable file, an unknown format or column.
+    there. note : told of rows that hold no request, which are left out. Raises InputError for a
+    missing, empty or unreadable file, an unknown format or column.
     """
-    return rows_to_prompts(read_rows(path), column, str(path), groups)
+    return rows_to_prompts(read_rows(path), column, str(path), groups, note)
 
 
 def read_rows(path: Path) -> list[Any]:
@@ -63,8 +70,9 @@ def rows_to_prompts(
     column: str | None,
     source: str,
     groups: Sequence[str] | None = None,
+    note: Note = lambda _: None,
 ) -> list[Prompt]:
-    """Prompts from rows that are objects or plain strings; source is named in errors."""
+    """Prompts from rows that are objects or plain strings; source is named in errors and notes."""
     if not rows:
         raise InputError(f"{source} holds no prompts")
     if all(isinstance(row, str) for row in rows):
@@ -98,6 +106,8 @@ def rows_to_prompts(
             )
     if not prompts:
         raise InputError(f"{source} holds no prompts: column {chosen!r} is empty")
+    if left := len(rows) - len(prompts):
+        note(f"{left} rows of {source} hold no request in {chosen!r}: they were left out")
     return prompts
 
 

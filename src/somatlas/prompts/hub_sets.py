@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from somatlas.errors import InputError
-from somatlas.prompts.formats import rows_to_prompts
+from somatlas.prompts.formats import Note, rows_to_prompts
 from somatlas.prompts.prompt_set import Prompt, PromptSet
 
 T = TypeVar("T")
@@ -36,10 +36,16 @@ ARDITI = (
 LAYER_ROWS = {"train": 128, "val": 32}
 
 
-def hub_prompts(name: str, column: str | None) -> list[Prompt]:
-    """The prompts of hub data set NAME or NAME:SPLIT (default: train)."""
+def hub_prompts(
+    name: str,
+    column: str | None = None,
+    groups: Sequence[str] | None = None,
+    note: Note = lambda _: None,
+) -> list[Prompt]:
+    """The prompts of hub data set NAME or NAME:SPLIT (default: train); as `read_prompts`."""
     repository, _, split = name.partition(":")
-    return rows_to_prompts(_rows(repository, split or "train"), column, f"hub:{name}")
+    rows = _rows(repository, split or "train")
+    return rows_to_prompts(rows, column, f"hub:{name}", groups, note)
 
 
 def paper_prompts() -> PromptSet:

@@ -91,8 +91,10 @@ class PromptSet:
     ) -> PromptSet:
         """A set of prompts at hand, drawn into train, val and test, 60/20/20, by the seed.
 
-        Equal texts of a side are taken once. Raises InputError where a side has fewer than 10
-        prompts (borderline may have none), the sides share one, or a prompt is blank or no text.
+        Prompts of one group stay in one split, those that name their split are in it, equal texts
+        of a side are taken once, as of the files of a run; `notes` says what was left out. Raises
+        InputError where a side has fewer than 10 prompts (borderline may have none), the sides
+        share one, a prompt is blank or no text, or groups leave a split without prompts.
 
         >>> some = PromptSet.of(map(str, range(20)), map(str, range(20, 40)))
         >>> len(some.train.harmful), len(some.val.harmful), len(some.test.harmless)

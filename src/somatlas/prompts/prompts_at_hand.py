@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from somatlas.arguments import check_whole, described
 from somatlas.errors import InputError
-from somatlas.prompts.prompt_set import Prompt, PromptSet
-from somatlas.prompts.splits import MIN_FOR_SPLITS, split_prompts
+from somatlas.prompts.prompt_set import SPLITS, Prompt, PromptSet
+from somatlas.prompts.splits import MIN_FOR_SPLITS, check_splits, draw, sided
 
 
 def drawn_set(
@@ -32,8 +32,16 @@ def drawn_set(
             f"{len(shared)} prompts are both harmful and harmless (one is {min(shared)!r}): each "
             "belongs to one side"
         )
-    positive, negative, sounding = (split_prompts(side, seed) for side in prompts.values())
-    return PromptSet(positive, negative, sounding)
+    apart = {
+        name: sided(name, side, SPLITS if name != "borderline" else ("test",))
+        for name, side in prompts.items()
+        if side
+    }
+    splits = {"borderline": {}, **draw(apart, seed)}
+    for name in ("harmful", "harmless"):
+        check_splits(name, apart[name], splits[name])
+    notes = [note for side in apart.values() for note in side.notes]
+    return PromptSet(splits["harmful"], splits["harmless"], splits["borderline"], tuple(notes))
 
 
 def _listed(name: str, side: Iterable[str | Prompt]) -> list[Prompt]:

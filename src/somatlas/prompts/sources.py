@@ -10,20 +10,18 @@ from typing import Literal, cast
 from somatlas.errors import InputError, Problems
 from somatlas.prompts.bundled import bundled_prompts
 from somatlas.prompts.duplicates import near_duplicate_notes
-from somatlas.prompts.formats import read_prompts
+from somatlas.prompts.formats import Note, read_prompts
 from somatlas.prompts.hub_sets import hub_prompts, paper_prompts
 from somatlas.prompts.prompt_set import SPLITS, Prompt, PromptSet, Split
 from somatlas.prompts.splits import (
-    MIN_FOR_SPLITS,
     Side,
-    Splits,
+    check_splits,
     draw,
     named_splits,
     sided,
-    split_prompts,
 )
 
-__all__ = ["Sources", "named_prompts", "split_prompts"]
+__all__ = ["Sources", "named_prompts"]
 
 HUB_PREFIX = "hub:"
 _NAMED = re.compile(r"(train|val|test)=")
@@ -79,7 +77,7 @@ def named_prompts(named: Sources) -> PromptSet:
     splits = draw(sides, named.seed)
     for name, side in sides.items():
         with problems.gathered():
-            _check_splits(name, side, splits[name])
+            check_splits(name, side, splits[name])
     problems.raise_found()
     if "positive" in splits:
         whole = PromptSet(splits["positive"], splits["negative"], {})
@@ -92,8 +90,10 @@ def named_prompts(named: Sources) -> PromptSet:
 
 def _side(name: str, source: str, named: Sources) -> Side:
     needed: tuple[Split, ...] = ("test",) if name == "borderline" else SPLITS
+    notes: list[str] = []
     if not _NAMED.match(source):
-        return sided(source, _read(source, named), needed)
+        side = sided(source, _read(source, named, notes.append), needed)
+        return replace(side, notes=[*notes, *side.notes])
     parts = re.split(r",(?=(?:train|val|test)=)", source)
     files = [cast(tuple[Split, str], tuple(part.split("=", 1))) for part in parts]
     if len({split for split, _ in files}) < len(files):
@@ -101,9 +101,10 @@ def _side(name: str, source: str, named: Sources) -> Side:
     problems, fixed = Problems(), {}
     for split, file in files:
         with problems.gathered():
-            fixed[split] = _of_split(split, file, _read(file, named))
+            fixed[split] = _of_split(split, file, _read(file, named, notes.append))
     problems.raise_found()
-    return named_splits(source, fixed, needed)
+    side = named_splits(source, fixed, needed)
+    return replace(side, notes=[*notes, *side.notes])
 
 
 def _of_split(split: Split, source: str, prompts: list[Prompt]) -> list[Prompt]:
@@ -119,30 +120,10 @@ def _of_split(split: Split, source: str, prompts: list[Prompt]) -> list[Prompt]:
     return own
 
 
-def _read(source: str, named: Sources) -> list[Prompt]:
+def _read(source: str, named: Sources, note: Note) -> list[Prompt]:
     if source.startswith(HUB_PREFIX):
-        return hub_prompts(source.removeprefix(HUB_PREFIX), named.column)
-    return read_prompts(Path(source), named.column, named.group)
-
-
-def _check_splits(name: str, side: Side, splits: Splits) -> None:
-    """Raise InputError where a split has no prompt, or a draw had too few."""
-    if side.free and len(side.free) < MIN_FOR_SPLITS:
-        raise InputError(
-            f"{side.source} holds fewer than {MIN_FOR_SPLITS} different prompts: too few to split "
-            f"into {', '.join(side.open_to[:-1])} and {side.open_to[-1]}"
-        )
-    needed = ("test",) if name == "borderline" else SPLITS
-    empty = [split for split in needed if not splits[split]]
-    if empty and side.free:
-        columns = sorted({column for p in side.free for column, _ in p.groups})
-        raise InputError(
-            f"{side.source} leaves {empty[0]} without prompts: its groups by "
-            f"{', '.join(columns)} are too few or too large; name other columns with --group, or "
-            "none"
-        )
-    if empty:
-        raise InputError(f"{side.source} has no {empty[0]} prompts: every split needs some")
+        return hub_prompts(source.removeprefix(HUB_PREFIX), named.column, named.group, note)
+    return read_prompts(Path(source), named.column, named.group, note)
 
 
 def _check_contrast(prompts: PromptSet) -> None:

@@ -34,11 +34,6 @@ class Side:
     notes: list[str] = field(default_factory=list)
 
 
-def split_prompts(prompts: Sequence[Prompt], seed: int) -> Splits:
-    """Train, val and test, 60/20/20, shuffled by the seed; equal texts are taken once."""
-    return draw({"": Side("", free=_unique(prompts))}, seed)[""]
-
-
 def sided(source: str, prompts: Sequence[Prompt], needed: Sequence[Split] = SPLITS) -> Side:
     """A side of one source: where its rows name splits those are obeyed, and splits that no row
     names are drawn from its train rows.
@@ -47,7 +42,8 @@ def sided(source: str, prompts: Sequence[Prompt], needed: Sequence[Split] = SPLI
     """
     named = Counter(p.split for p in prompts)
     if set(named) == {None}:
-        return Side(source, free=_unique(prompts))
+        free = _unique(prompts)
+        return Side(source, free=free, notes=_repeated(source, len(prompts) - len(free)))
     if None in named:
         raise InputError(
             f"{source} has {named[None]} rows without a split beside {len(prompts) - named[None]} "
@@ -63,6 +59,8 @@ def named_splits(source: str, fixed: Splits, needed: Sequence[Split] = SPLITS) -
     Raises InputError where there is no train to draw them from.
     """
     side = Side(source, {split: _unique(prompts) for split, prompts in fixed.items()})
+    repeated = sum(len(fixed[split]) - len(own) for split, own in side.fixed.items())
+    side.notes += _repeated(source, repeated)
     place = {p.text: split for split in _KEEPS for p in side.fixed.get(split, ())}
     for split in side.fixed:
         kept = [p for p in side.fixed[split] if place[p.text] == split]
@@ -97,8 +95,34 @@ def draw(sides: Mapping[str, Side], seed: int) -> dict[str, Splits]:
     return {name: _filled(side, _cut(shuffled[name], side.open_to)) for name, side in sides.items()}
 
 
+def check_splits(name: str, side: Side, splits: Splits) -> None:
+    """Raise InputError where a split has no prompt, or a draw had too few."""
+    if side.free and len(side.free) < MIN_FOR_SPLITS:
+        raise InputError(
+            f"{side.source} holds fewer than {MIN_FOR_SPLITS} different prompts: too few to split "
+            f"into {', '.join(side.open_to[:-1])} and {side.open_to[-1]}"
+        )
+    needed = ("test",) if name == "borderline" else SPLITS
+    empty = [split for split in needed if not splits[split]]
+    if empty and side.free:
+        columns = sorted({column for p in side.free for column, _ in p.groups})
+        raise InputError(
+            f"{side.source} leaves {empty[0]} without prompts: its groups by "
+            f"{', '.join(columns)} are too few or too large; name other columns with --group, or "
+            "none"
+        )
+    if empty:
+        raise InputError(f"{side.source} has no {empty[0]} prompts: every split needs some")
+
+
 def _unique(prompts: Sequence[Prompt]) -> list[Prompt]:
     return list({p.text: p for p in prompts}.values())
+
+
+def _repeated(source: str, count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} prompts of {source} say what another says: they were left out"]
 
 
 def _filled(side: Side, drawn: Splits) -> Splits:

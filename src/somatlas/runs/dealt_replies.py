@@ -75,7 +75,14 @@ def dealt_replies(
             store.put(keyed[which].key, prompts, said[which])
             kept.drop()
 
+    alike = [[one.key, own.prompts] for one, own in zip(keyed, wanted, strict=True)]
+    first = [
+        alike.index(one) for one in alike
+    ]  # two edits may be one, as SD and MD of one direction
     for which, one in enumerate(wanted):
+        if first[which] != which:
+            advance(len(one.prompts))
+            continue
         whole = store.find(keyed[which].key, one.prompts)
         if whole is not None:
             said[which] = whole
@@ -91,7 +98,9 @@ def dealt_replies(
         which = piece[0].which
         growing[which].keep([one.place for one in piece], replies)
         finish(which)
-    together = [[(one.system, one.prompts[0], said[i])] for i, one in enumerate(wanted)]
+    together = [
+        [(one.system, one.prompts[0], said[i])] for i, one in zip(first, wanted, strict=True)
+    ]
     return flat(run.fleet.prepared(part_work, None).each(together))
 
 
