@@ -36,7 +36,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Every name: those of this package in their order, then those of others. Imports none."""
-        return list(dict.fromkeys([*self.built_in, *(point.name for point in self._points())]))
+        return list(dict.fromkeys([*self.built_in, *(one.name for one in claims(self.group))]))
 
     def check(self, name: str) -> None:
         """Raise InputError, with every known name, where this is none of them."""
@@ -53,37 +53,29 @@ class Registry(Generic[T]):
         be imported or is no class of the right kind.
         """
         self.check(name)
-        claims = [point for point in self._points() if point.name == name]
+        others = [point for point in claims(self.group) if point.name == name]
         if name in self.built_in:
-            if claims:
+            if others:
                 raise InputError(
-                    f"{self.what} {name!r} is this package's own, and {claims[0].value} claims the "
+                    f"{self.what} {name!r} is this package's own, and {others[0].value} claims the "
                     "name too: remove that package, or rename it there"
                 )
             return _imported(self.built_in[name])  # type: ignore[no-any-return]
-        if len(claims) > 1:
-            both = " and ".join(point.value for point in claims)
+        if len(others) > 1:
+            both = " and ".join(point.value for point in others)
             raise InputError(f"{self.what} {name!r} is claimed by {both}: remove one package")
-        try:
-            found = claims[0].load()
-        except Exception as error:  # whatever another package's import raises
-            raise InputError(
-                f"{self.what} {name!r} ({claims[0].value}) cannot be imported ({error})"
-            ) from error
+        found = loaded(others[0], self.what)
         if not (isinstance(found, type) and issubclass(found, _imported(self.base))):
             raise InputError(
-                f"{self.what} {name!r} ({claims[0].value}) must be a class that derives from "
+                f"{self.what} {name!r} ({others[0].value}) must be a class that derives from "
                 f"{self.base.replace(':', '.')}"
             )
         if (own := getattr(found, "name", name)) != name:
             raise InputError(
-                f"{claims[0].value} calls itself {own!r}, its entry point {name!r}: "
+                f"{others[0].value} calls itself {own!r}, its entry point {name!r}: "
                 "give both one name"
             )
         return found
-
-    def _points(self) -> list[EntryPoint]:
-        return _entry_points(self.group, tuple(sys.path))
 
 
 def own_settings(
@@ -108,11 +100,15 @@ def own_settings(
             raise InputError(f"{what} {name!r} has no setting {key!r}: it has {known}") from None
         if first["type"] == "missing":
             raise InputError(f"{what} {name!r} needs its setting {key!r}: give it") from None
-        reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"setting {key!r} of {what} {name!r} cannot be {given[key]!r}: "
-            f"{reason[0].lower()}{reason[1:]}"
-        ) from None
+        raise refused(f"{what} {name!r}", key, given[key], first["msg"]) from None
+
+
+def refused(owner: str, key: str, value: Any, reason: str) -> InputError:
+    """What is raised where a setting cannot be that value, for pydantic's reason."""
+    said = reason.removeprefix("Value error, ")
+    return InputError(
+        f"setting {key!r} of {owner} cannot be {value!r}: {said[0].lower()}{said[1:]}"
+    )
 
 
 def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
@@ -132,9 +128,25 @@ def _imported(place: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def claims(group: str) -> list[EntryPoint]:
+    """Other packages' entry points of a group, each once, though a package may be found twice."""
+    return _claims(group, tuple(sys.path))
+
+
+def loaded(point: EntryPoint, what: str) -> Any:
+    """What an entry point names; raises InputError where its package cannot be imported."""
+    try:
+        return point.load()
+    except Exception as error:  # whatever another package's import raises
+        raise InputError(
+            f"{what} {point.name!r} ({point.value}) cannot be imported "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
 @cache
-def _entry_points(group: str, _path: tuple[str, ...]) -> list[EntryPoint]:
-    """Each once, though a package may be found twice; read again where the import path changes."""
+def _claims(group: str, _path: tuple[str, ...]) -> list[EntryPoint]:
+    """Read again where the import path changes."""
     found = {(point.name, point.value): point for point in entry_points(group=group)}
     return [found[key] for key in sorted(found)]
 

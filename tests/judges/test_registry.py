@@ -155,8 +155,11 @@ def test_its_settings_decide_from_the_search_on_if_it_judges_there(length: None)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import not_there_at_all", r"judge kind 'bad' of bad_judge cannot be imported \(Module"),
-        ("KIND = 3", "judge kind 'bad' of bad_judge is not a JudgeKind of that name"),
+        (
+            "import not_there_at_all",
+            r"'bad' \(bad_judge:KIND\) cannot be imported \(Module",
+        ),
+        ("KIND = 3", r"'bad' \(bad_judge:KIND\) is not a JudgeKind of that name"),
     ],
 )
 def test_a_package_that_is_broken_is_named_once_its_judge_is_asked_for(
@@ -173,7 +176,7 @@ def test_two_packages_that_claim_one_name_are_both_named(install: Install) -> No
     install("second_judge", "KIND = 1", "mine = second_judge:KIND")
     with pytest.raises(InputError, match="'keyword' is claimed by somatlas and first_judge"):
         find_kind("keyword")
-    with pytest.raises(InputError, match="'mine' is claimed by second_judge and first_judge"):
+    with pytest.raises(InputError, match="'mine' is claimed by first_judge and second_judge"):
         find_kind("mine")
 
 

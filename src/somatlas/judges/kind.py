@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from somatlas.errors import InputError
 from somatlas.judges.verdict import Judge
+from somatlas.plugins import refused
 
 _ANY: dict[str, Any] = {}
 
@@ -119,7 +120,6 @@ class JudgeKind(Generic[S]):
         except ValidationError as error:
             first = error.errors()[0]
             field = str(first["loc"][0]) if first["loc"] else ""
-            reason = first["msg"].removeprefix("Value error, ")
             if first["type"] == "missing":
                 flag = self.shared.get(field)
                 how = f"--{_flag(flag)}" if flag else f"--judge-settings {self.name}.{field}=VALUE"
@@ -127,10 +127,8 @@ class JudgeKind(Generic[S]):
                 raise InputError(
                     f"judge kind {self.name!r} needs {description}: give {how}"
                 ) from None
-            raise InputError(
-                f"setting {field!r} of judge kind {self.name!r} cannot be {given.get(field)!r}: "
-                f"{reason[0].lower()}{reason[1:]}"
-            ) from None
+            owner = f"judge kind {self.name!r}"
+            raise refused(owner, field, given.get(field), first["msg"]) from None
 
 
 def _flag(setting: str) -> str:

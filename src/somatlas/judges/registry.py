@@ -6,11 +6,10 @@ entry point in the group `somatlas.judges` names; that one is imported when it i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -20,6 +19,7 @@ from somatlas.judges import kinds
 from somatlas.judges.coherence import CoherenceCheck, Coherent
 from somatlas.judges.kind import Asked, JudgeKind
 from somatlas.judges.verdict import Described, Judge, Judgement, Verdict, judgements
+from somatlas.plugins import claims, loaded
 
 GROUP = "somatlas.judges"
 _NOTHING: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def kind_named(name: str) -> JudgeKind[Any]:
     Raises InputError where there is none, where two packages have one, or where the package that
     has it cannot be imported.
     """
-    own, others = built_in_kinds().get(name), _entries().get(name, [])
+    own, others = built_in_kinds().get(name), _others().get(name, [])
     if own is None and not others:
         raise InputError(f"must be {judge_forms()}")
     if len(others) + (own is not None) > 1:
@@ -61,7 +61,7 @@ def find_kind(spec: str) -> JudgeKind[Any]:
 def judge_forms() -> str:
     """How judges are named, as a list in words; of other packages' kinds the names alone."""
     own = sorted(built_in_kinds().values(), key=lambda kind: (kind.argument is not None, kind.name))
-    forms = [*(kind.form for kind in own), *sorted(_entries())]
+    forms = [*(kind.form for kind in own), *sorted(_others())]
     return f"{', '.join(forms[:-1])} or {forms[-1]}"
 
 
@@ -139,30 +139,19 @@ def judgements_within(
     return found
 
 
-def _entries() -> Mapping[str, list[EntryPoint]]:
-    """Other packages' entry points by name; one that is on the path twice counts once."""
-    return _entries_on(tuple(sys.path))
-
-
-@cache
-def _entries_on(_path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
+def _others() -> Mapping[str, list[EntryPoint]]:
+    """Other packages' kinds by name."""
     found: dict[str, list[EntryPoint]] = {}
-    for entry in dict.fromkeys(entry_points(group=GROUP)):
-        found.setdefault(entry.name, []).append(entry)
+    for point in claims(GROUP):
+        found.setdefault(point.name, []).append(point)
     return found
 
 
 def _loaded(entry: EntryPoint) -> JudgeKind[Any]:
-    try:
-        kind = entry.load()
-    except Exception as error:  # whatever another package's import raises
-        raise InputError(
-            f"judge kind {entry.name!r} of {_package(entry)} cannot be imported "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    kind = loaded(entry, "judge kind")
     if not isinstance(kind, JudgeKind) or kind.name != entry.name:
         raise InputError(
-            f"judge kind {entry.name!r} of {_package(entry)} is not a JudgeKind of that name: "
+            f"judge kind {entry.name!r} ({entry.value}) is not a JudgeKind of that name: "
             "mend its entry point"
         )
     return kind
