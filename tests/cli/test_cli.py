@@ -170,6 +170,18 @@ def test_a_grid_larger_than_the_prompts(
     assert "25 neurons is larger than the 24 train prompts" in message
 
 
+def test_who_makes_no_map_is_asked_for_no_grid(
+    command: Command, tiny_folder: Path, tmp_path: Path
+) -> None:
+    files = {}
+    for side in ("positive", "negative"):
+        files[side] = tmp_path / f"{side}.txt"
+        files[side].write_text("\n".join(f"{side} {i}" for i in range(15)))
+    sides = [word for side, file in files.items() for word in (f"--{side}", file)]
+    result = command("doctor", tiny_folder, *sides)
+    assert result.code == 0, result.err
+
+
 def test_a_layer_out_of_range(command: Command, tiny_folder: Path, tmp_path: Path) -> None:
     message = command.fails("run", tiny_folder, *SMALL, "--layer", "4", "--out", tmp_path)
     assert "layer 4 is out of range: tiny has layers 0 to 3" in message
@@ -203,15 +215,19 @@ def mapped(command: Command, tiny_folder: Path, tmp_path: Path) -> tuple[str | P
 
 
 def test_directions_of_another_model(
-    command: Command, mapped: tuple[str | Path, ...], tmp_path: Path
+    command: Command,
+    mapped: tuple[str | Path, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from somatlas import DirectionSet
 
+    monkeypatch.setattr("somatlas.runs.folder.load_model", lambda *_, **__: pytest.fail("loaded"))
     path = tmp_path / "other.safetensors"
     neurons, hits = torch.tensor([0, 1]), torch.tensor([5, 3])
     DirectionSet(torch.ones(2, 17), neurons, hits).save(path, {})
     message = command.fails("ablate", *mapped, "--directions", path, "--ids", "0")
-    assert "the directions have 17 values, tiny has d_model 32" in message
+    assert "have 17 values, the vectors of" in message
 
 
 def test_ids_that_are_no_ranks(command: Command, mapped: tuple[str | Path, ...]) -> None:

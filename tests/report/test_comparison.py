@@ -136,6 +136,17 @@ def test_the_unablated_point_counts_once_a_model(folders: list[Path], tmp_path: 
     assert "over 8 steps" in comparison_text([run_at(folders[0]), run_at(other)])
 
 
+def test_a_copy_of_a_run_is_told_apart_and_one_that_is_named_twice_refused(
+    command: Command, folders: list[Path]
+) -> None:
+    copied = shutil.copytree(folders[0], folders[0].parent / "copied")
+    result = command("compare", folders[0], copied)
+    assert result.code == 0, result.err
+    assert "(copied)" in result.out
+    message = command.fails("compare", folders[0], f"{folders[0]}/../{folders[0].name}")
+    assert "is named twice" in message
+
+
 def test_runs_of_two_models_are_told_apart(folders: list[Path], tmp_path: Path) -> None:
     other = shutil.copytree(folders[0], tmp_path / "runs" / "large" / "som")
     text = comparison_text([run_at(folders[0]), run_at(Path(other))])

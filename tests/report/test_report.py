@@ -19,7 +19,7 @@ from command import SMALL, SMALL_STAGES, Command, run_offline
 from somatlas import DirectionSet
 from somatlas.atlases import over_refusal
 from somatlas.files import read_json, read_tensors
-from somatlas.report.missing import finishing_command, missing_parts
+from somatlas.report.missing import missing_parts
 from somatlas.report.page import refresh_report, write_report
 from somatlas.report.prose import (
     over_refusal_text,
@@ -123,9 +123,9 @@ def test_the_command_names_no_folder_that_is_the_default_and_finds_one_that_was_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert finishing_command(Run(Config(model="m"))) == "somatlas run m --name default"
+    assert Run(Config(model="m")).command("run") == "somatlas run m --name default"
     moved = Run(Config(model="m"), tmp_path / "else" / "m" / "other")
-    assert finishing_command(moved) == f"somatlas run m --name other --out {tmp_path / 'else'}"
+    assert moved.command("run") == f"somatlas run m --name other --out {tmp_path / 'else'}"
 
 
 def test_a_page_is_made_again_only_where_there_is_one(whole: Path) -> None:

@@ -180,6 +180,23 @@ def test_each_of_them(
     assert message.startswith(f"somatlas: {words}")
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--out", ""), "must name a folder"),
+        (("--out", "memory://"), "must name a place behind the protocol"),
+        (("--out", "s3:///runs"), "must name a place behind the protocol"),
+        (("--layers", "0-99999999"), "must be numbers up to 9999"),
+        (("--layers", "\N{SUPERSCRIPT TWO}"), "must be like 8-24"),
+        (("--device", "meta"), "device 'meta' is not there"),
+    ],
+)
+def test_values_that_are_none(
+    command: Command, unloaded: None, tiny_folder: Path, flags: tuple[str, str], words: str
+) -> None:
+    assert words in command.fails("run", tiny_folder, *flags)
+
+
 def test_a_sweep_over_layers_tries_each(
     command: Command, unloaded: None, tiny_folder: Path, tmp_path: Path
 ) -> None:

@@ -153,7 +153,7 @@ def test_a_stage_without_the_one_before_says_what_to_run(
 ) -> None:
     message = command.fails("search", tiny_folder, "--out", tmp_path)
     assert "no finished stage 'map'" in message
-    assert "somatlas map" in message
+    assert f"`somatlas map {tiny_folder} --name default --out {tmp_path}`" in message
 
 
 def test_a_finished_run_is_not_done_again(command: Command, tiny_folder: Path, whole: Path) -> None:

@@ -340,6 +340,10 @@ def test_values_are_read_as_they_are_meant() -> None:
     ]
     with pytest.raises(InputError, match=r"2 things are wrong: \(1\) .*; \(2\) "):
         parse_axes(["a=1", "b=1"])
+    with pytest.raises(InputError, match="has the value 1 twice"):
+        parse_axes(["k=01,1"])
+    with pytest.raises(InputError, match="has more than 10000 values"):
+        parse_axes(["seed=0-20000"])
 
 
 def test_names_of_points_are_plain_and_apart() -> None:

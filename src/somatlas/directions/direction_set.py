@@ -162,6 +162,8 @@ class DirectionSet:
         if bad := np.flatnonzero(~np.isfinite(found).all(axis=1)).tolist():
             raise InputError(f"direction {bad[0]} holds NaN or infinite values")
         rows = torch.tensor(found, dtype=torch.float32)
+        if bad := (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist():
+            raise InputError(f"direction {bad[0]} has values that float32 cannot hold")
         unknown = torch.full((len(rows),), -1)
         return cls(rows, unknown, unknown.clone(), origin or Origin())
 
@@ -178,12 +180,14 @@ class DirectionSet:
                 "theirs: SOMDirections(scale=...) makes directions of such a map"
             )
         weights = torch.from_numpy(som.weights_)
-        centroid = torch.as_tensor(harmless_mean).detach().to("cpu", torch.float64)
+        centroid = torch.from_numpy(real_array(harmless_mean, "the harmless mean"))
         if centroid.shape != weights.shape[1:]:
             raise InputError(
                 f"the harmless mean has shape {tuple(centroid.shape)}, "
                 f"the map's neurons {tuple(weights.shape[1:])}"
             )
+        if not centroid.isfinite().all():
+            raise InputError("the harmless mean holds NaN or infinite values")
         neurons = by_hits(som)
         return cls.of_neurons(som, neurons, weights[neurons] - centroid)
 

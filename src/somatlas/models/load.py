@@ -260,6 +260,7 @@ def _outdated(name: str, written_for: str | None, error: Exception) -> str:
 def check_device(device: str) -> None:
     """Raise InputError where a device is not there."""
     try:
-        torch.empty(1, device="cpu" if device in ("auto", "spread") else device)
+        some = torch.empty(1, device="cpu" if device in ("auto", "spread") else device)
+        some.tolist()  # a device of no values, as meta, has none
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(f"device {device!r} is not there on this machine: try cpu") from None

@@ -18,13 +18,15 @@ def real_array(values: Any, what: str) -> NDArray[np.float64]:
     """Values of an array, a tensor of whatever device and dtype, or nested lists, in float64.
 
     what : they are, for the message. Raises InputError for anything but real numbers in rows of
-    equal length.
+    equal length, all of them there.
     """
-    if hasattr(values, "detach") and not values.is_complex():  # bfloat16 is unknown to numpy
-        values = values.detach().cpu().double().numpy()
+    if np.ma.is_masked(values):
+        raise InputError(f"{what} must be all there: some of the array's values are masked")
     try:
+        if hasattr(values, "detach") and not values.is_complex():  # bfloat16 is unknown to numpy
+            values = values.detach().cpu().double().numpy()
         array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):  # ragged lists; sparse, meta, nested tensors
         own = "" if isinstance(values, list | tuple) else f", not {described(values)}"
         raise InputError(
             f"{what} must be an array of real numbers in rows of equal length{own}"
@@ -32,7 +34,7 @@ def real_array(values: Any, what: str) -> NDArray[np.float64]:
     if array.dtype.kind not in "biuf":
         held = described(values) if array.dtype.kind == "O" else f"of dtype {array.dtype}"
         raise InputError(f"{what} must be an array of real numbers, not {held}")
-    return np.asarray(array, dtype=np.float64)
+    return np.asarray(array, dtype=np.float64, order="C")  # torch takes no negative strides
 
 
 def in_float64(tensor: Tensor) -> Tensor:

@@ -105,6 +105,9 @@ def _conditions(runs: Sequence[Run]) -> list[Compared]:
     rows: list[Compared] = []
     with_sd = {run.folder.parent for run in runs if run.config.method == "sd"}
     asked: list[tuple[Any, ...]] | None = None
+    folders = [run.folder.resolve() for run in runs]
+    if twice := [folder for n, folder in enumerate(folders) if folder in folders[:n]]:
+        raise InputError(f"run {twice[0]} is named twice: name each once")
     for run in runs:
         run.needs("judge")
         _check_ground(run, runs[0])
@@ -140,7 +143,7 @@ def _check_ground(run: Run, first: Run) -> None:
 
 def _name(run: Run, runs: Sequence[Run]) -> str:
     """The method, that it is a floor, and the run's name and model where they tell more."""
-    method, name = run.config.method, run.config.name
+    method, name = run.config.method, run.folder.name
     told = f"{method}, floor" if method in floors([method]) else method
     return _with_model(told if name == method else f"{told} ({name})", run, runs)
 

@@ -1,15 +1,12 @@
-"""What a run lacks, and the command that makes it."""
+"""What a run lacks."""
 
 from __future__ import annotations
-
-import shlex
 
 from somatlas.atlases.record import Atlas
 from somatlas.directions.methods import METHODS
 from somatlas.runs.contents import Inputs
-from somatlas.runs.folder import Run, run_folder
-from somatlas.runs.places import home_of
-from somatlas.runs.settings import Config, Stage
+from somatlas.runs.folder import Run
+from somatlas.runs.settings import Stage
 
 _PARTS: dict[Stage, str] = {
     "layers": "the choice of the layer",
@@ -41,14 +38,3 @@ def input_notes(run: Run) -> list[str]:
     """What a reader should know of the prompts."""
     inputs = Inputs.read_if_there(run.folder)
     return [] if inputs is None else inputs.notes
-
-
-def finishing_command(run: Run) -> str:
-    """The one command line that makes all of it, from the folder's own settings."""
-    config, folder = run.config, run.folder.resolve()
-    moved = run_folder(config).resolve() != folder
-    out = home_of(folder) if moved else config.out
-    words = ["somatlas", "run", config.model, "--name", folder.name]
-    if out != Config.model_fields["out"].default:
-        words += ["--out", str(out)]
-    return shlex.join(words)

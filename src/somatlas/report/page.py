@@ -26,7 +26,6 @@ from somatlas.report.figures.figure_list import report_figures
 from somatlas.report.format import rate_text, summary_lines
 from somatlas.report.map_cells import map_cells, map_view
 from somatlas.report.missing import (
-    finishing_command,
     impossible_parts,
     input_notes,
     missing_parts,
@@ -102,7 +101,7 @@ def _head(run: Run) -> Head:
         subtitle=f"somatlas run {model}/{run.config.name}, seed {run.config.seed}, method "
         f"{run.config.method}",
         repeat=config.read_text(encoding="utf-8"),
-        command=finishing_command(run),
+        command=run.command("run"),
         missing=missing_parts(run),
         impossible=impossible_parts(run),
         notes=input_notes(run),

@@ -12,6 +12,7 @@ the search goes on from its finished trials, ablate from its finished conditions
 from __future__ import annotations
 
 import platform
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -37,7 +38,7 @@ from somatlas.progress import note
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
-from somatlas.runs.places import bring, described, local_root, run_place
+from somatlas.runs.places import bring, described, home_of, local_root, run_place
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.setting_sources import read_config_file, read_run_settings
 from somatlas.runs.settings import (
@@ -170,12 +171,21 @@ class Run:
         free = self.config.redone | {"trials"}
         return {n: value for n, value in self.settings("search").items() if n not in free}
 
+    def command(self, name: str) -> str:
+        """The command line that does so much of this run, from the folder's own settings."""
+        moved = run_folder(self.config).resolve() != self.folder.resolve()
+        out = home_of(self.folder) if moved else self.config.out
+        words = ["somatlas", name, self.config.model, "--name", self.folder.name]
+        if out != Config.model_fields["out"].default:
+            words += ["--out", str(out)]
+        return shlex.join(words)
+
     def needs(self, stage: Stage) -> None:
         """Raise InputError where an earlier stage that is needed has not been run."""
         if not self.is_done(stage):
             raise InputError(
-                f"{described(self.folder)} has no finished stage {stage!r}: run `somatlas {stage} "
-                f"{self.config.model} --name {self.config.name}` first"
+                f"{described(self.folder)} has no finished stage {stage!r}: run "
+                f"`{self.command(stage)}` first"
             )
 
     def carry_out(self, stage: Stage, work: Callable[[Run], None]) -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 
 from somatlas.errors import without_password
 
+_LARGEST = 9999  # of a range's numbers: no model has so many layers
+
 
 def grid(text: str) -> list[str]:
     """
@@ -38,8 +40,10 @@ def ranges(text: str) -> list[int]:
     numbers: list[int] = []
     for item in text.split(","):
         first, _, last = item.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
+        if not (first.isdecimal() and (last or first).isdecimal()):
             raise ValueError("must be like 8-24 or 3,7,12")
+        if int(last or first) > _LARGEST:
+            raise ValueError(f"must be numbers up to {_LARGEST}")
         numbers += range(int(first), int(last or first) + 1)
     return numbers
 
@@ -120,7 +124,7 @@ def is_url(text: str) -> bool:
     >>> is_url("s3://bucket/runs"), is_url("runs"), is_url("C:/runs")
     (True, False, False)
     """
-    return re.match(r"[A-Za-z][\w+.:-]+://.", text) is not None
+    return re.match(r"[A-Za-z][\w+.:-]+://", text) is not None
 
 
 def folder_or_url(text: str) -> Path | str:
@@ -128,8 +132,12 @@ def folder_or_url(text: str) -> Path | str:
     >>> folder_or_url("s3://bucket/runs/"), folder_or_url("runs") == Path("runs")
     ('s3://bucket/runs', True)
     """
+    if not text.strip():
+        raise ValueError("must name a folder, as ., or a URL")
     if not is_url(text):
         return Path(text)
+    if not re.search(r"://[^/]", text) and not text.startswith("file:///"):
+        raise ValueError("must name a place behind the protocol, as s3://bucket/runs")
     if without_password(text) != text:
         raise ValueError(
             "must not hold a password: leave it to the environment or the credentials file that "

@@ -120,9 +120,17 @@ def _thinking(config: Config) -> bool | None:
 
 
 def _directions(run: Run) -> None:
-    if run.config.directions is not None and run.config.ids is not None:
-        directions = DirectionSet.load(Path(run.config.directions))
+    if run.config.directions is None:
+        return
+    directions = DirectionSet.load(Path(run.config.directions))
+    if run.config.ids is not None:
         ranks_within(run.config.ids, len(directions))
+    length, width = directions.vectors.shape[1], _count(run, "hidden_size")
+    if width is not None and length != width:
+        raise InputError(
+            f"the directions of {run.config.directions} have {length} values, the vectors of "
+            f"{run.config.model} {width}: they belong to another model"
+        )
 
 
 def _method(run: Run) -> None:
@@ -156,7 +164,7 @@ def _judge_template(run: Run) -> None:
 
 _CHECKS: tuple[tuple[tuple[Stage, ...], Callable[[Run], None]], ...] = (
     (tuple(stage for stage in STAGES if stage not in _WITHOUT_MODEL), _model),
-    (("represent",), check_grid),
+    (("map",), check_grid),
     (("represent",), _position),
     (("represent", "layers"), _layers),
     (("layers",), _rule),

@@ -113,6 +113,7 @@ def search(
     check_choice("mode", mode, get_args(Mode))
     counts = {"k": k, "trials": trials, "prompts": prompts, "startup": startup, "tokens": tokens}
     counts |= {"round_size": round_size, "lanes": lanes, "batch_size": batch_size}
+    counts |= {"candidates": candidates}
     for what, count in counts.items():
         check_whole(what, count, 1)
     for what, count in {"selection_prompts": selection_prompts, "seed": seed}.items():
@@ -122,7 +123,9 @@ def search(
         check_real("max_kl", max_kl, above=0)
     check_kind("name", name, str, "a text")
     check_kind("storage", storage, (str, type(None)), "a database URL, as sqlite:///search.db")
+    k, seed = int(k), int(seed)  # the record is plain JSON, and arrays' numbers are not
     space = SubsetSpace(min(candidates, len(directions)), k, ordered)
+    Projection(directions.vectors[: space.candidates])  # refuses those that cannot be ablated
     vectors = directions.vectors[: space.candidates].numpy()
     asking = Asking.by(
         judge, lm, tokens=tokens, lanes=lanes, batch_size=batch_size, max_missing=max_missing

@@ -12,6 +12,7 @@ from somatlas.errors import InputError
 from somatlas.runs.settings import Config
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
+_MOST = 10_000  # values of a range
 _LONGEST = 40  # characters of a value in a folder's name
 
 
@@ -90,12 +91,16 @@ def _parse(text: str) -> Axis:
 
 
 def _expanded(setting: str, value: str) -> list[str]:
-    match = _RANGE.fullmatch(value)
-    if match is None or not _is_whole_number(setting):
+    if not _is_whole_number(setting):
         return [value]
+    match = _RANGE.fullmatch(value)
+    if match is None:
+        return [str(int(value)) if value.isdecimal() else value]  # 01 is 1
     first, last = int(match[1]), int(match[2])
-    if last < first or last - first > 10_000:
+    if last < first:
         raise InputError(f"--over {setting}: {value} is no range from low to high")
+    if last - first >= _MOST:
+        raise InputError(f"--over {setting}: {value} has more than {_MOST} values")
     return [str(number) for number in range(first, last + 1)]
 
 

@@ -27,7 +27,6 @@ from somatlas.runs.folder import Run
 def represent_stage(run: Run) -> None:
     """Write the shards that are missing."""
     config = run.config
-    check_grid(run)
     if config.layer_data == "paper":
         _ = run.rule_prompts  # what cannot be had is said before anything is computed
     model, inputs = run.fleet.prepared(model_work, None).one(None)  # loaded before the progress
