@@ -339,19 +339,16 @@ def test_arrays_of_other_kinds_are_refused(tmp_path: Path) -> None:
             sa.DirectionSet.of_vectors(wrong)
     with pytest.raises(sa.InputError, match="floating-point"):
         sa.Projection(rows[:1]).apply(np.ones((2, 4), dtype=int))  # was cut to whole numbers
-    for wrong in (
-        np.ma.masked_less(rows, 0.5),
-        torch.eye(4).to_sparse(),
-        torch.eye(4, device="meta"),
-    ):
-        with pytest.raises(sa.InputError, match="array of real numbers|all be there|all there"):
+    masked, meta = np.ma.masked_less(rows, 0.5), torch.eye(4, device="meta")
+    for wrong in (masked, torch.eye(4).to_sparse(), meta):
+        with pytest.raises(sa.InputError, match=r"array of real numbers|all there"):
             sa.Projection(wrong)
     with pytest.raises(sa.InputError, match="float32 cannot hold"):
         sa.DirectionSet.of_vectors(rows * 1e200)
     upside_down = rows[::-1]  # of negative strides, which torch does not take
     torch.testing.assert_close(sa.Projection(upside_down).A, sa.Projection(upside_down.copy()).A)
     som = sa.SOM(grid=(1, 1)).fit(upside_down)
-    for wrong in (rows[0] * np.inf, None, "abcd", rows[0] + 1j):
+    for wrong in (rows[0] + np.inf, None, "abcd", rows[0] + 1j):
         with pytest.raises(sa.InputError, match="the harmless mean"):
             sa.DirectionSet.from_som(som, wrong)
     assert sa.Projection([torch.ones(4), torch.arange(4.0)]).apply([[1.0, 0, 0, 0]]).shape == (1, 4)
