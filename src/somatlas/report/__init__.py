@@ -13,7 +13,8 @@ from somatlas.report.figures.atlas_figures import (
     steps_figure,
 )
 from somatlas.report.figures.direction_figures import cosine_figure, plane_figure
-from somatlas.report.figures.map_figures import map_figure, save_figure
+from somatlas.report.figures.drawing import save_figure
+from somatlas.report.figures.map_figures import map_figure
 from somatlas.report.figures.space_figures import grid_figure, scaling_figure
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from somatlas.evaluation.tables import plain_table, table_text
 from somatlas.evaluation.verdicts import VerdictRow, by_condition
 from somatlas.numerics.statistics import correlation, mean_interval, wilson
 from somatlas.report.floors import floor_text, kmeans_text
-from somatlas.report.format import rate_text
+from somatlas.report.format import nats_text, rate_text
 from somatlas.report.matched import least_table, remeasured_table, seed_groups
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer
@@ -176,9 +176,7 @@ def _rates(rows: Sequence[Compared]) -> str:
 
 def _drift_text(by_reply: Sequence[float]) -> str:
     """The mean over replies with a bootstrap interval over them."""
-    if not by_reply:
-        return "-"
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*mean_interval(by_reply, seed=0))
+    return nats_text(*mean_interval(by_reply, seed=0)) if by_reply else "-"
 
 
 def _budgets(runs: Sequence[Run]) -> str:

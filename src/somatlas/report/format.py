@@ -18,6 +18,11 @@ def rate_text(rate: Mapping[str, Any]) -> str:
     return f"{100 * rate['rate']:.0f} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
+def nats_text(mean: float, low: float, high: float) -> str:
+    """A drift with its interval."""
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def summary_lines(facts: Facts) -> list[str]:
     """What was done, what it changed, how sure: a few sentences."""
     evaluation, search, atlas = facts.evaluation, facts.search, facts.atlas

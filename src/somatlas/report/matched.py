@@ -10,6 +10,7 @@ from typing import Any
 from somatlas.evaluation.pooling import pooled_mean, pooled_rate
 from somatlas.evaluation.tables import plain_table, table_text
 from somatlas.numerics.statistics import wilson
+from somatlas.report.format import nats_text
 from somatlas.runs.folder import Run
 from somatlas.runs.remeasure import LEVELS, Level, Measured, chosen_trial
 
@@ -72,7 +73,7 @@ def remeasured_table(groups: Sequence[Group]) -> str:
                 f"{100 * _mean(trials, 'refusal'):.0f}",
                 f"{_mean(trials, 'kl'):.3f}",
                 str(pooled_rate([own.refused for own in measured])),
-                "-" if drift is None else "{:.3f} [{:.3f}, {:.3f}]".format(*drift),
+                "-" if drift is None else nats_text(*drift),
             )
     return (
         "  least over the searches' trials: chosen on val prompts, measured again on test prompts\n"

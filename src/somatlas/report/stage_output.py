@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from somatlas.report.cost_table import cost_text
-from somatlas.report.figures.map_figures import map_figure, save_figure
+from somatlas.report.figures.drawing import save_figure
+from somatlas.report.figures.map_figures import map_figure
 from somatlas.runs.contents import Contents, Inputs
 from somatlas.runs.folder import Run
 from somatlas.runs.map_file import has_map, read_map

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from somatlas.report.figures.colours import DIRECTION
+from somatlas.report.figures.drawing import WIDTH, new_figure, small_print
 
-_WIDTH = 6.3  # inches: the text width of a paper
 _MARKS, _STYLES = "os^DvP*X", ("-", "--", "-.", ":")
 _PANELS = (
     ("asr", "rate", 100, "ASR, %"),
@@ -41,8 +40,7 @@ def sweep_figure(
         p: float(n if n is not None and to_scale else i)
         for i, (p, n) in enumerate(zip(places, numbers, strict=True))
     }
-    figure = Figure(figsize=(_WIDTH, 2.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(WIDTH, 2.8)
     panels = figure.subplots(1, 2)
     colours = colormaps["viridis"](np.linspace(0, 0.85, max(2, len(lines))))
     for axes, (name, middle, scale, label) in zip(panels, _PANELS, strict=True):
@@ -60,9 +58,7 @@ def sweep_figure(
         if single is not None and single[name][middle] is not None:
             axes.axhline(scale * single[name][middle], color=DIRECTION, lw=1, ls=":", label="SD")
         axes.set(xlabel=x, ylabel=label)
-        axes.tick_params(labelsize=7)
-        axes.xaxis.label.set_fontsize(8)
-        axes.yaxis.label.set_fontsize(8)
+        small_print(axes)
         if not to_scale:
             axes.set_xticks(range(len(places)), places)
         elif all(isinstance(number, int) for number in numbers):

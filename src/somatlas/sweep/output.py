@@ -8,12 +8,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import rc_context
-
 from somatlas.evaluation.tables import plain_table, table_text
-from somatlas.files import atomic_file, write_json, write_text
-from somatlas.report.figures.map_figures import save_figure
-from somatlas.report.format import rate_text
+from somatlas.files import write_json, write_text
+from somatlas.report.figures.drawing import laid_out, save_figure, save_pdf, svg
+from somatlas.report.format import nats_text, rate_text
 from somatlas.sweep.figure import sweep_figure
 from somatlas.sweep.plan import Plan
 from somatlas.sweep.results import MEASURES, Measured, pooled_lines
@@ -51,11 +49,9 @@ def write_results(plan: Plan, rows: Sequence[Measured], failed: Mapping[str, str
     lines = pooled_lines(rows, x, plan.parts)
     write_record(plan, rows, failed, lines)
     write_text(plan.folder / "sweep.csv", _csv(_point_rows(plan, rows)))
-    figure = sweep_figure(x, plan.x.values, _named(lines), _single(rows))
-    with rc_context({"svg.hashsalt": "somatlas"}):
-        for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-            with atomic_file(plan.folder / f"figure.{kind}") as temporary:
-                figure.savefig(temporary, format=kind, metadata=metadata)
+    figure = laid_out(sweep_figure(x, plan.x.values, _named(lines), _single(rows)))
+    write_text(plan.folder / "figure.svg", svg(figure))
+    save_pdf(figure, plan.folder / "figure.pdf")
     save_figure(figure, plan.folder / "figure.png")
     write_text(plan.folder / "figure.csv", _csv(_line_rows(x, plan.parts, lines)))
     text = _table(plan, rows, lines)
@@ -173,7 +169,7 @@ def _table(plan: Plan, rows: Sequence[Measured], lines: Sequence[Mapping[str, An
                 point[x],
                 *([str(max(1, len(point["seeds"])))] if several else []),
                 *(rate_text(point[name]) for name in ("asr", "refusal", "babble", "off_topic")),
-                drift_text(point["kl"]),
+                _drift_text(point["kl"]),
                 *(_mean(own, part) for part in ("val", "selection")),
             )
     return (
@@ -183,11 +179,11 @@ def _table(plan: Plan, rows: Sequence[Measured], lines: Sequence[Mapping[str, An
     )
 
 
-def drift_text(drift: Mapping[str, Any]) -> str:
+def _drift_text(drift: Mapping[str, Any]) -> str:
     """A mean KL with its interval."""
     if drift["mean"] is None:
         return "-"
-    return f"{drift['mean']:.3f} [{drift['low']:.3f}, {drift['high']:.3f}]"
+    return nats_text(drift["mean"], drift["low"], drift["high"])
 
 
 def _mean(points: Sequence[Measured], part: str) -> str:

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from somatlas.report.figures.colours import CHOSEN, DIRECTION, HARMFUL, HARMLESS
+from somatlas.report.figures.drawing import new_figure
 
 
 def knobs_figure(
@@ -24,8 +24,7 @@ def knobs_figure(
     """
     points = 100 * np.asarray(cells, dtype=np.float64).reshape(-1, 2)
     filled = {int(rank) for rank in chosen}
-    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6, 3.8)
     axes = figure.add_subplot()
     for (x, y), mark, colour, size, label in (
         (100 * np.asarray(base, dtype=np.float64), "s", HARMLESS, 7, "model as it is"),

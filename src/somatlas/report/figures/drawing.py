@@ -1,15 +1,20 @@
-"""What the figures share: their size, their small print, and boxes with equal axes."""
+"""What the figures share: their size, their small print, boxes with equal axes, and their files."""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from somatlas.files import atomic_file
 
 WIDTH = 6.3  # inches: the text width of a paper
 
@@ -46,3 +51,23 @@ def equal_box(axes: Any, points: NDArray[np.floating]) -> None:
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_major_locator(MaxNLocator(4, integer=True))
     axes.tick_params(labelsize=5, pad=-3)
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, the same text for the same figure."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "somatlas"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().decode()
+
+
+def save_pdf(figure: Figure, path: Path) -> None:
+    """Write a PDF, all or nothing, the same bytes for the same figure."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG at 200 dots an inch, all or nothing."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=200)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import RegularPolygon
 from numpy.typing import ArrayLike
 
-from somatlas.files import atomic_file
 from somatlas.report.figures.colours import CHOSEN, U_MATRIX, ink_on
 
 VOID = "a cell's place means nothing: neighbours here are none in space"
@@ -44,7 +42,7 @@ def map_figure(
     span = np.ptp(places, axis=0) + 1.2
     scale = 1.0 if len(counts) <= 36 else 6 / math.sqrt(len(counts))
     figure = Figure(figsize=(max(3.2, 0.95 * scale * span[0] + 1.3), 0.95 * scale * span[1] + 0.9))
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # without the others' layout: the map fills its frame
     axes = figure.add_subplot()
     norm = Normalize(0, float(distances.max()) or 1.0)
     sides, radius, turn = (
@@ -102,9 +100,3 @@ def map_figure(
         )
     figure.tight_layout()
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG at 200 dots an inch, all or nothing."""
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=200)
