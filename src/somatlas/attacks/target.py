@@ -15,6 +15,7 @@ from somatlas.arguments import check_whole
 from somatlas.attacks.attack import Attempt
 from somatlas.attacks.frontier import BUDGETS
 from somatlas.directions.contract import Context, Contrast
+from somatlas.directions.direction_set import mean_difference
 from somatlas.errors import InputError
 from somatlas.files import read_tensors, write_tensors
 from somatlas.measures.drift import Drift
@@ -149,7 +150,7 @@ class Target:
     def differences(self, attempt: Attempt | None = None) -> Tensor:
         """(L, d) the mean difference of every layer."""
         harmful, harmless = self.representations(None, attempt)
-        return (harmful.double().mean(dim=0) - harmless.double().mean(dim=0)).float()
+        return mean_difference(harmful, harmless)
 
     def screened_layers(self) -> list[LayerScore]:
         """Every layer's score when its mean difference is ablated, the most promising first.

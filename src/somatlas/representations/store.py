@@ -119,6 +119,10 @@ class RepresentationStore:
             total += vectors.double().sum(dim=0)
         return total / self.counts[side]
 
+    def mean_differences(self) -> Tensor:
+        """(layers kept, d) float32 mean positive minus mean negative vector: SD of each layer."""
+        return (self.means("positive") - self.means("negative")).float()
+
     def mean_at(self, side: Side, layer: int) -> Tensor:
         """(d,) float64 mean over the prompts of one side at one layer."""
         return self.means(side)[self._place(layer)]

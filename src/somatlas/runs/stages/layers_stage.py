@@ -113,7 +113,7 @@ def _model(run: Run) -> LanguageModel:
 
 def _own_data(run: Run, store: RepresentationStore) -> RuleData:
     """The run's own prompts and representations, under its own system prompt."""
-    single = (store.means("positive") - store.means("negative")).float()
+    single = store.mean_differences()
     found = _prompts(run, run.prompts)
     record = {
         "source": "own",

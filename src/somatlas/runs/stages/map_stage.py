@@ -53,7 +53,7 @@ def make_method(config: Config, name: str | None = None) -> DirectionMethod:
 
 def contrast_of(run: Run, store: RepresentationStore, layer: int, harmful: Tensor) -> Contrast:
     """What the methods may use."""
-    differences = (store.means("positive") - store.means("negative")).float()
+    differences = store.mean_differences()
     context = Context(
         categories=[prompt.category for prompt in run.prompts.positive["train"]],
         differences=dict(zip(store.layers, differences, strict=True)),
