@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from somatlas.directions.som_directions import SOMDirections
     from somatlas.errors import InputError
     from somatlas.evaluation.evaluate import evaluate
-    from somatlas.judges.coherence import Coherent
+    from somatlas.judges.coherent import Coherent
     from somatlas.judges.keyword import KeywordJudge
     from somatlas.judges.verdict import Judgement, Verdict
     from somatlas.measures.layer_choice import choose_layer
@@ -54,7 +54,7 @@ if "torch" not in sys.modules and not os.environ.keys() & {*_SPIN, "OMP_WAIT_POL
 
 # Public name -> the module that has it, and its name there where that is another.
 _PLACES = {
-    "Coherent": "judges.coherence",
+    "Coherent": "judges.coherent",
     "CovarianceDirections": "directions.drawn",
     "DirectionSet": "directions.direction_set",
     "InputError": "errors",

@@ -1,6 +1,7 @@
 """Judges: what a reply does with its request. No torch is imported until a model is needed."""
 
-from somatlas.judges.coherence import CoherenceCheck, Coherent, Thresholds
+from somatlas.judges.coherence import CoherenceCheck, Thresholds
+from somatlas.judges.coherent import Coherent
 from somatlas.judges.keyword import (
     KeywordJudge,
     behaviour_matcher,

@@ -16,7 +16,8 @@ from typing import Any
 
 from somatlas.errors import InputError
 from somatlas.judges import kinds
-from somatlas.judges.coherence import CoherenceCheck, Coherent
+from somatlas.judges.coherence import CoherenceCheck
+from somatlas.judges.coherent import Coherent
 from somatlas.judges.kind import Asked, JudgeKind
 from somatlas.judges.verdict import Described, Judge, Judgement, Verdict, judgements
 from somatlas.plugins import claims, loaded
