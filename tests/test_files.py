@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from somatlas.files import JsonlCache, append_rows, appended_rows
+from somatlas import InputError
+from somatlas.files import JsonlCache, append_rows, appended_rows, read_json, read_jsonl
 
 
 def test_rows_come_back_in_their_order_whatever_they_hold(tmp_path: Path) -> None:
@@ -28,6 +29,16 @@ def test_a_line_that_was_cut_short_takes_none_with_it(tmp_path: Path) -> None:
     append_rows(path, [{"key": "b"}])
     path.write_bytes(path.read_bytes() + b"7\n")  # JSON, but no object
     assert appended_rows(path) == [{"key": "a"}, {"key": "b"}]
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, "1" * 5000, "[", "\udcff"])
+def test_json_that_cannot_be_read_is_refused_or_left_out(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(damage, errors="surrogateescape")
+    for read in (read_json, read_jsonl):
+        with pytest.raises(InputError, match="cannot be read"):
+            read(path)
+    assert appended_rows(path) == []
 
 
 def numbers(path: Path | None) -> JsonlCache[str, int]:

@@ -93,6 +93,25 @@ def lines_of(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
+def writable(text: str) -> str:
+    """The text as UTF-8 can write it: half of a character becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text says; all that Python cannot make anything of is a JSONDecodeError, deep
+    nesting and numbers of thousands of digits too."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except RecursionError:
+        reason = "it is nested too deep"
+    except ValueError as error:
+        reason = str(error)
+    raise json.JSONDecodeError(reason, "", 0)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, all or nothing."""
     with atomic_file(path) as temporary:
@@ -141,7 +160,7 @@ def appended_rows(path: Path) -> list[dict[str, Any]]:
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                row = json.loads(line)
+                row = from_json(line)
             except json.JSONDecodeError:
                 continue
             if isinstance(row, dict):
@@ -153,7 +172,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSONL file; raises InputError where it is missing or damaged."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        return [from_json(line) for line in lines if line]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): make it again") from None
 
@@ -230,7 +249,7 @@ class JsonlCache(Generic[K, V]):
 def read_json(path: Path) -> Any:
     """Parse a JSON file; raises InputError naming the file where that fails."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -268,8 +287,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-    except (SafetensorError, OSError) as error:
+            return tensors, from_json((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise InputError(
             f"{path} is not a whole safetensors file ({error}): make it again"
         ) from None

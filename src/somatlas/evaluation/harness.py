@@ -30,7 +30,8 @@ class Harness:
                 "tasks need lm-evaluation-harness: pip install 'somatlas[tasks]'"
             ) from None
         if folder is not None and not Path(folder).is_dir():
-            raise InputError(f"task folder {folder} does not exist")
+            wrong = "is no folder" if Path(folder).exists() else "does not exist"
+            raise InputError(f"task folder {folder} {wrong}")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         self.tasks, self.limit, self.seed = list(tasks), limit, seed
         self.manager = TaskManager(include_path=folder)

@@ -4,7 +4,6 @@ way in which that fails."""
 from __future__ import annotations
 
 import io
-import json
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr
@@ -32,6 +31,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from somatlas.errors import InputError
+from somatlas.files import from_json
 from somatlas.models.integrity import (
     LoadReport,
     check_files,
@@ -200,7 +200,7 @@ def adapter_base(name: str) -> str | None:
     if not path.is_file():
         return None
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        return str(from_json(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
     except (ValueError, KeyError) as error:
         raise InputError(f"{path} is no adapter's configuration ({error})") from None
 

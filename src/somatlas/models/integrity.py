@@ -7,7 +7,6 @@ nothing. Both are read here before it forgets them.
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from somatlas.errors import InputError
+from somatlas.files import from_json
 
 _SHOWN = 3  # names of tensors in a sentence
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -144,7 +144,7 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 def read_json_file(path: Path) -> dict[str, Any]:
     """A JSON object of a checkpoint's folder; raises InputError where it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): fetch it again") from None
     if not isinstance(content, dict | list):
@@ -246,6 +246,6 @@ def _header(file: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > file.stat().st_size:
                 raise ValueError("its header is cut off")
-            return dict(json.loads(opened.read(length)))
+            return dict(from_json(opened.read(length)))
     except (OSError, ValueError, struct.error) as error:
         raise InputError(f"the weights in {file} are damaged ({error}): fetch them again") from None

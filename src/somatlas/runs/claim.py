@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from somatlas.errors import InputError
+from somatlas.files import from_json
 from somatlas.progress import note
 from somatlas.runs.remote_folder import RemoteFolder, UnreachableError
 
@@ -110,7 +111,7 @@ class Claim:
     def _found(self) -> dict[str, Any] | None:
         content = self._remote.read(NAME)
         try:
-            found = None if content is None else json.loads(content)
+            found = None if content is None else from_json(content)
         except ValueError:
             return {}
         return found if isinstance(found, dict) or found is None else {}

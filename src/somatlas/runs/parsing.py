@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from somatlas.errors import without_password
+from somatlas.files import from_json
 
 _LARGEST = 9999  # of a range's numbers: no model has so many layers
 
@@ -71,7 +72,7 @@ def nested_pairs(text: str) -> dict[str, dict[str, Any]]:
         if not (sign and dot and kind and name):
             raise ValueError("must be like KIND.SETTING=VALUE,KIND.SETTING=VALUE")
         try:
-            parsed.setdefault(kind, {})[name] = json.loads(value)
+            parsed.setdefault(kind, {})[name] = from_json(value)
         except json.JSONDecodeError:  # not a number, true or false
             parsed.setdefault(kind, {})[name] = value.strip()
     return parsed

@@ -39,7 +39,9 @@ def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{what} {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{what} {path} cannot be read (it is nested too deep)") from None
+    except (OSError, ValueError) as error:  # of which bad UTF-8 and bad TOML are
         raise InputError(f"{what} {path} cannot be read ({error})") from None
 
 
