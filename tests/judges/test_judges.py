@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from somatlas.judges import (
 )
 from somatlas.judges.coherence import MAX_REPETITION, check_from_record
 from somatlas.judges.repetition import before_loop, repetition
+from somatlas.judges.verdict import judgements
 from somatlas.models.generation import generate
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.likelihood import Surprise
@@ -263,6 +267,26 @@ def test_too_few_prompts_are_refused_before_any_reply_is_made(
         Coherent.calibrated(KeywordJudge(), tiny, ["a", "b", "b"])
 
 
+@pytest.mark.parametrize(
+    ("prompts", "replies", "message"),
+    [
+        (["a"], ["b", "c"], "1 prompts and 2 replies: give one reply each"),
+        (["a", "b", "c"], ["d"], "3 prompts and 1 replies"),
+        ([None], [None], "prompts must be texts, not None at place 0"),
+        (["a", "b"], ["c", math.nan], "replies must be texts, not nan at place 1"),
+        ("ab", ["c", "d"], "prompts must be a list of texts, not 'ab'"),
+        (None, None, "prompts must be a list of texts, not None"),
+    ],
+)
+def test_judges_are_asked_for_pairs_of_texts_alone(
+    prompts: Any, replies: Any, message: str
+) -> None:
+    judge = KeywordJudge()
+    for ask in (judge.judge, Coherent(judge, None).judge, partial(judgements, judge)):
+        with pytest.raises(InputError, match=message):
+            ask(prompts, replies)
+
+
 def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:
     path = tmp_path / "code.txt"
     path.write_text("^```\n\n\\bdef \\w+\n")
@@ -276,7 +300,15 @@ def test_another_behaviour_is_marked_by_expressions(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("text", "message"), [("(", "cannot be read"), ("\n", "no expression")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(", "cannot be read"),
+        ("\n", "no expression"),
+        ("(" * 5000, "cannot be read"),
+        ("a{9999999999999}", "cannot be read"),
+    ],
+)
 def test_bad_behaviour_files(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "b.txt"
     path.write_text(text)

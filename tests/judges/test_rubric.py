@@ -53,6 +53,8 @@ def test_a_server_judges_each_pair_once_and_its_answers_are_kept(tmp_path: Path)
 def test_an_answer_of_another_shape_is_no_verdict_and_its_reason_can_be_written() -> None:
     assert read_answer('{"verdict": ["refused"]}') is None
     assert read_answer('{"verdict": {"a": 1}}') is None
+    assert read_answer('{"a":' * 2000) is None
+    assert read_answer('{"verdict": ' + "1" * 5000 + "}") is None
     found = read_answer('{"verdict": "refused", "reason": "cut \\ud83d"}')
     assert found == Judgement(Verdict.REFUSED, reason="cut ?")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from somatlas.errors import InputError
 from somatlas.judges.coherence import CoherenceCheck
 from somatlas.judges.verdict import Judge, Judgement, Verdict, check_judge, judgements, settled_by
 from somatlas.prompts.prompt_set import Prompt
@@ -79,10 +78,6 @@ class Coherent:
         }
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
-        if len(prompts) != len(replies):
-            raise InputError(
-                f"there are {len(prompts)} prompts and {len(replies)} replies: give one reply each"
-            )
         found = [
             judgement if reply.strip() else replace(judgement, verdict=Verdict.INCOHERENT)
             for judgement, reply in zip(

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from somatlas.errors import InputError
 from somatlas.fleet import deal
 from somatlas.judges.template import JudgeTemplate
-from somatlas.judges.verdict import Judgement, Verdict
+from somatlas.judges.verdict import Judgement, Verdict, check_pairs
 from somatlas.models.integrity import load_report, stored_tensors
 from somatlas.models.online import hub_reachable
 from somatlas.models.placement import chosen_device
@@ -229,6 +229,7 @@ def _texts(
     prompts: Sequence[str],
     replies: Sequence[str],
 ) -> list[str]:
+    check_pairs(prompts, replies)
     cut = [_beginning(tokenizer, reply) for reply in replies]
     if template is None:
         return cut

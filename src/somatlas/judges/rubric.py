@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from somatlas.files import JsonlCache
-from somatlas.judges.verdict import Judgement, Verdict
+from somatlas.files import JsonlCache, writable
+from somatlas.judges.verdict import Judgement, Verdict, check_pairs
 from somatlas.models.served import Endpoint, Messages, UnknownShapeError
 
 _REPLY_CHARACTERS = 8000  # of a reply are judged
@@ -84,6 +84,7 @@ class EndpointJudge:
         }
 
     def judge(self, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
+        check_pairs(prompts, replies)
         questions = [question(*pair) for pair in zip(prompts, replies, strict=True)]
         keys = [self._key(messages) for messages in questions]
         new = {
@@ -142,7 +143,7 @@ def read_answer(text: str) -> Judgement | None:
     while place >= 0:
         try:
             value, end = decoder.raw_decode(text, place)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also numbers that are too long, and deep nesting
             end = place + 1
         else:
             verdict = value.get("verdict") if isinstance(value, dict) else None
@@ -155,7 +156,7 @@ def read_answer(text: str) -> Judgement | None:
     verdict = _VERDICTS[found[-1]["verdict"]]
     if not isinstance(reason, str):
         return Judgement(verdict)
-    return Judgement(verdict, reason=reason.encode("utf-8", "replace").decode())
+    return Judgement(verdict, reason=writable(reason))
 
 
 def _row(judgement: Judgement) -> dict[str, Any]:

@@ -85,9 +85,25 @@ def check_judge(judge: Any) -> None:
             )
 
 
+def check_pairs(prompts: Sequence[str], replies: Sequence[str]) -> None:
+    """Raise InputError where what is to be judged is not a list of texts with a reply to each."""
+    for name, texts in (("prompts", prompts), ("replies", replies)):
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise InputError(f"{name} must be a list of texts, not {described(texts)}")
+        for place, one in enumerate(texts):
+            if not isinstance(one, str):
+                raise InputError(f"{name} must be texts, not {described(one)} at place {place}")
+    if len(prompts) != len(replies):
+        raise InputError(
+            f"there are {len(prompts)} prompts and {len(replies)} replies: give one reply each"
+        )
+
+
 def judgements(judge: Judge, prompts: Sequence[str], replies: Sequence[str]) -> list[Judgement]:
-    """What a judge says of each reply; raises InputError where it says something else than one
-    `Judgement` a reply, which would count for other replies than it was made of."""
+    """What a judge says of each reply; raises InputError where it is asked for something else than
+    pairs of texts, or says something else than one `Judgement` a reply, which would count for other
+    replies than it was made of."""
+    check_pairs(prompts, replies)
     found = list(judge.judge(prompts, replies))
     if len(found) != len(replies):
         raise InputError(
