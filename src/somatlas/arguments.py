@@ -56,6 +56,16 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], give: str) 
         raise InputError(f"{name} must be {give}, not {described(value)}")
 
 
+def check_unicode(name: str, text: str) -> None:
+    """A text that UTF-8 can write: half of a character is none, and no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} holds {text[error.start]!r}, which is no whole character in UTF-8: take it out"
+        ) from None
+
+
 def whole_numbers(name: str, values: Any, give: str) -> tuple[int, ...]:
     """Whole numbers of a list, array or tensor, as Python's own. give : an example."""
     if hasattr(values, "tolist"):  # an array or a tensor

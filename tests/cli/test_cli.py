@@ -60,6 +60,12 @@ def test_an_unknown_flag_is_refused(command: Command) -> None:
         (("--k", "5", "--candidates", "4"), "k = 5 directions cannot be taken from 4"),
         (("--k", "5", "--grid", "2x2"), "k = 5 directions cannot be taken from 4"),
         (("--device", "cuda:99"), "device 'cuda:99' is not there"),
+        (("--system", "a\udcff"), "argument 'a\\udcff' holds '\\udcff', which is no whole"),
+        (("--out", "r\udcff"), "argument 'r\\udcff' holds"),
+        (("--positive", ""), "'positive' cannot be '': must not be empty"),
+        (("--chat-template", ""), "'chat_template' cannot be ''"),
+        (("--ids", ""), "'ids' cannot be ''"),
+        (("--group", ""), "'group' cannot be ''"),
     ],
 )
 def test_bad_settings(
@@ -73,6 +79,8 @@ def test_a_bad_config_file(command: Command, tmp_path: Path) -> None:
     assert "does not exist" in command.fails("run", "--config", path)
     path.write_text("grid = ")
     assert "cannot be read" in command.fails("run", "--config", path)
+    path.write_text("grid = " + "[" * 10_000)
+    assert "nested too deep" in command.fails("run", "--config", path)
     path.write_text("gird = '4x4'")
     assert "no setting 'gird'" in command.fails("run", "--config", path)
 

@@ -241,6 +241,12 @@ def test_added_marks_are_text_too_and_runs_of_spaces_stay_tokens() -> None:
     assert ids.count(4) == 1  # <reply>
 
 
+def test_half_a_character_is_refused_in_a_sentence() -> None:
+    for asked in (("x \ud800",), ("x", "a\udcff")):
+        with pytest.raises(InputError, match=r"prompt holds '.ud.*', which is no whole character"):
+            chat_token_ids(tool_tokenizer(), *asked)
+
+
 def test_a_prompt_without_control_tokens_is_tokenised_as_ever() -> None:
     tokenizer = tool_tokenizer()
     for text in ("Name a lake.", "a < b and b > c", "x\U000f0000y"):

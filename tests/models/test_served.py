@@ -97,6 +97,15 @@ class Tiring:
         return {"content": f"{self.says} {prompt}", "reasoning": f"{prompt}?"}
 
 
+def test_a_reply_that_was_cut_within_a_character_can_be_written() -> None:
+    for fields in ({"content": "So \ud83d"}, {"content": "So \ud83d", "reasoning": "a \ud83d"}):
+        with fake_server(lambda _, said=fields: said) as server:
+            said = Endpoint(server.url, "m").ask([{"role": "user", "content": "x"}], 8)
+        assert said is not None
+        assert said.answer == "So ?"
+        assert said.reasoning == ("a ?" if "reasoning" in fields else "")
+
+
 def edited_at(server: FakeServer, folder: Path) -> tuple[str | Path, ...]:
     """The flags that let a server make the last condition's replies of the run in a folder."""
     place = ("--out", folder.parents[1], "--endpoint-url", server.url)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
+import math
 import random
 import sys
 import types
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from somatlas import InputError
+from somatlas import InputError, load_model
 from somatlas.prompts import SPLITS, Prompt, PromptSet
 from somatlas.prompts.duplicates import NEAR, near_pairs, shingles
 from somatlas.prompts.formats import read_prompts
@@ -79,6 +81,28 @@ def test_json_may_be_a_list_of_strings_and_null_categories_are_empty(tmp_path: P
         ("a.csv", "prompt\n\n", "holds no prompts"),
         ("a.parquet", "PAR1 no", "cannot be read"),
         ("a.docx", "x", "not one of json"),
+        ("a.jsonl", '{"prompt": "a"}\n{"prompt": NaN}', "row 2: column 'prompt' holds nan, which"),
+        ("a.jsonl", '{"prompt": true}', "holds True, which is no text"),
+        ("a.jsonl", '{"prompt": -Infinity}', "holds -inf, which is no text"),
+        (
+            "a.jsonl",
+            '{"prompt": "x \\ud800"}',
+            r"row 1: column 'prompt' holds '.ud800', which is no",
+        ),
+        (
+            "a.json",
+            '[{"prompt": "x", "topic": "\\udcff"}]',
+            r"column 'topic' holds '.udcff', which is no",
+        ),
+        ("a.json", "[" * 100_000, "nested too deep"),
+        ("a.json", '{"a": 1}\n' + "[" * 100_000, "nested too deep"),
+        ("a.jsonl", "[" * 100_000, "line 1, column 1: it is nested too deep"),
+        ("a.jsonl", '{"prompt": ' + "1" * 5000 + "}", "line 1, column 1: Exceeds the limit"),
+        ("a.csv", "id,prompt\n0,x\n1,How do I X, and more", "row 2 has 3 cells.*double quotes"),
+        ("a.csv", "id,prompt\n0,How do I X\nand more", "row 2 has 1 cells.*double quotes"),
+        ("a.csv", 'id,prompt\n0,"How do I X\n1,y', "line 3: unexpected end.*double quotes"),
+        ("a.csv", 'id,prompt\n0,"Hello" he said', "line 2: .*double quotes"),
+        ("a.csv", "prompt,id,prompt\nx,0,y", "two columns 'prompt'"),
     ],
 )
 def test_bad_files_are_refused_in_one_sentence(
@@ -96,6 +120,52 @@ def test_a_missing_file_and_a_missing_column_are_refused(tmp_path: Path) -> None
     path = write(tmp_path / "p.jsonl", ROWS)
     with pytest.raises(InputError, match=r"no column 'goal'.*--column"):
         read_prompts(path, "goal")
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder: name a file in it \(json"):
+        read_prompts(tmp_path)
+    with pytest.raises(InputError, match="not one of json"):
+        read_prompts(Path("/dev/null"))
+    negative = plain_negative(tmp_path)
+    for source, message in (
+        (" ", "--positive ' ' names no file"),
+        (f"train={negative},val=", "--positive '' names no file"),
+        ("hub:", "'hub:' names no data set: give hub:OWNER/NAME"),
+        ("hub::train", "'hub::train' names no data set"),
+    ):
+        with pytest.raises(InputError, match=message):
+            configured_prompts(Config(positive=source, negative=negative))
+
+
+def test_quoted_text_of_a_table_is_whole(tmp_path: Path) -> None:
+    texts = ["How do I X, and more", 'Say "please"\nand go', "a;b"]
+    with (tmp_path / "p.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "prompt"], [], *enumerate(texts)])
+    assert [p.text for p in read_prompts(tmp_path / "p.csv")] == texts
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_rows_without_a_request_are_named_and_without_a_label_are_no_group(
+    tmp_path: Path, ending: str
+) -> None:
+    rows = [("a", "t"), ("b", None), ("c", None), (None, "t"), (" ", "t")]
+    path, notes = tmp_path / f"p.{ending}", []
+    table = [dict(zip(("prompt", "topic"), row, strict=True)) for row in rows]
+    if ending == "csv":
+        path.write_text("prompt,topic\n" + "".join(f"{a or ''},{b or ''}\n" for a, b in rows))
+    elif ending == "jsonl":
+        table[1]["topic"] = math.nan  # type: ignore[assignment]  # as pandas has it
+        rows_in(path, table)
+    else:
+        write(path, table)
+    found = read_prompts(path, note=notes.append)
+    assert [(p.text, p.topic, len(p.groups)) for p in found] == [
+        ("a", "t", 1),
+        ("b", "", 0),
+        ("c", "", 0),
+    ]
+    assert notes == [f"2 rows of {path} hold no request in 'prompt': they were left out"]
 
 
 def test_splits_are_disjoint_complete_and_decided_by_the_seed() -> None:
@@ -127,6 +197,30 @@ def test_prompts_at_hand_keep_their_groups_and_splits_as_those_of_files_do() -> 
     one = [Prompt(f"one {i}", groups=(("topic", "x"),)) for i in range(20)]
     with pytest.raises(InputError, match="without prompts: its groups by topic"):
         PromptSet.of(one, named)
+
+
+def test_few_borderline_prompts_at_hand_leave_none_to_test_and_that_is_said() -> None:
+    yes, no = ([f"{side} {i}" for i in range(10)] for side in ("yes", "no"))
+    whole = PromptSet.of(yes, no, ["x", "y"])
+    assert not whole.test.borderline
+    assert whole.notes[0].startswith("test has none of the 2 borderline prompts: give 10 or more")
+    assert not PromptSet.of(yes, no).notes
+    named = PromptSet.of(yes, no, [Prompt("x", split="test")])
+    assert (len(named.test.borderline), named.notes) == (1, ())
+
+
+def test_what_is_no_text_is_refused_before_a_model_is_loaded() -> None:
+    yes, no = ([f"{side} {i}" for i in range(10)] for side in ("yes", "no"))
+    with pytest.raises(InputError, match=r"a prompt's text holds '.ud800', which is no whole"):
+        PromptSet.of([*yes, "x \ud800"], no)
+    with pytest.raises(InputError, match="a prompt's category must be a text, not None"):
+        Prompt("x", category=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"system holds '.ud800'"):
+        load_model("none", system="x \ud800")
+    with pytest.raises(
+        InputError, match=r"'system' cannot be 'a.udcff': it holds '.udcff', which is no"
+    ):
+        Config.merged({"system": "a\udcff"})
 
 
 def sides(tmp_path: Path, positive: list[str], negative: list[str]) -> dict[str, str]:
@@ -321,7 +415,7 @@ def test_messages_are_read_as_what_they_are(
 
 
 def test_text_that_looks_like_json_stays_text(tmp_path: Path) -> None:
-    texts = ['{"a": 1} is JSON, why?', '[{"a": 1}]', '{"role": 1}', "[x"]
+    texts = ['{"a": 1} is JSON, why?', '[{"a": 1}]', '{"role": 1}', "[x", '[{"a":' * 20_000]
     path = write(tmp_path / "p.jsonl", [{"prompt": text} for text in texts])
     assert [p.text for p in read_prompts(path)] == texts
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 
 from somatlas import __version__
+from somatlas.arguments import check_unicode
 from somatlas.cli.audit_command import AUDITS
 from somatlas.cli.options import SectionedGroup
 from somatlas.cli.reading_commands import READING
@@ -40,6 +41,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        for argument in sys.argv[1:]:
+            check_unicode(f"argument {argument!r}", argument)
         with _stopped_as_by_ctrl_c():
             commands.main(standalone_mode=False)
     except click.ClickException as error:

@@ -19,6 +19,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from somatlas.arguments import check_unicode
 from somatlas.errors import InputError
 from somatlas.files import read_text
 from somatlas.models.names import DEFAULT_DATE
@@ -104,8 +105,11 @@ def chat_token_ids(
     thinking : the template's switch of that name, left alone where None. chat : how the model
     takes a prompt (default: the tokenizer's own template, as it is). The template writes a BOS
     where the model wants one, so the tokenizer adds none. A control token that prompt or system
-    prompt names is broken, so that it is read as the text that it is.
+    prompt names is broken, so that it is read as the text that it is. Raises InputError for what is
+    no text in UTF-8.
     """
+    check_unicode("a prompt", prompt)
+    check_unicode("the system prompt", system or "")
     chat = chat or _plain_format(tokenizer, _own_template(tokenizer))
     mark = _unused_character(prompt + (system or "") + chat.template)
     broken = _broken(prompt, chat.controls, mark)

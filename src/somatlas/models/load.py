@@ -21,7 +21,7 @@ from transformers import (
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
-from somatlas.arguments import check_choice, check_kind
+from somatlas.arguments import check_choice, check_kind, check_unicode
 from somatlas.errors import InputError
 from somatlas.models.batches import head_cache_is_exact, padding_is_exact
 from somatlas.models.chat import chat_token_ids, find_format, given_template
@@ -78,6 +78,8 @@ def load_model(
     if chat_template is not None:
         chat_template = str(chat_template)
     check_kind("system", system, (str, type(None)), "a text or None")
+    if system is not None:
+        check_unicode("system", system)
     check_choice("site", site, get_args(Site))
     try:
         datetime.fromisoformat(date)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from somatlas.errors import InputError
+from somatlas.files import writable
 from somatlas.models.reasoning import Parted, part_reasoning
 
 Messages = list[dict[str, str]]
@@ -169,8 +170,11 @@ def _said(answer: Any) -> Parted | None:
     fields = (getattr(message, name, None) for name in _REASONING)
     reasoning = next((field for field in fields if isinstance(field, str) and field), None)
     if not isinstance(text, str):
-        return None if reasoning is None else Parted(reasoning.strip(), "")
-    return part_reasoning(text) if reasoning is None else Parted(reasoning.strip(), text.strip())
+        return None if reasoning is None else Parted(writable(reasoning).strip(), "")
+    text = writable(text)  # one that was cut may end in half of a character
+    if reasoning is None:
+        return part_reasoning(text)
+    return Parted(writable(reasoning).strip(), text.strip())
 
 
 def _key() -> str:

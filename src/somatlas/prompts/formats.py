@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from somatlas.arguments import check_unicode
 from somatlas.errors import InputError
-from somatlas.files import lines_of
+from somatlas.files import from_json, lines_of
 from somatlas.prompts.prompt_set import Prompt, Split
-from somatlas.prompts.values import UnreadableError, request_of
+from somatlas.prompts.values import UnreadableError, label_of, request_of
 
 # Columns that hold the request in common sets, tried in this order where --column is not given.
 USUAL_COLUMNS = (
@@ -29,6 +31,10 @@ _SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_QUOTED = (
+    "put a text that holds a comma, a quotation mark or a line break in double quotes, and double "
+    "those within it"
+)
 
 Row = Mapping[str, Any]
 
@@ -54,13 +60,16 @@ def read_prompts(
 
 def read_rows(path: Path) -> list[Any]:
     """The rows of a file, in order; raises InputError where it cannot be read."""
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist")
+    endings = ", ".join(ending[1:] for ending in _READERS)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it ({endings})")
     if path.suffix.lower() not in _READERS:
-        raise InputError(f"{path} is not one of {', '.join(s[1:] for s in _READERS)} by its ending")
+        raise InputError(f"{path} is not one of {endings} by its ending")
     try:
         rows = _READERS[path.suffix.lower()](path)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, OSError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error})") from None
     return rows
 
@@ -94,25 +103,25 @@ def rows_to_prompts(
             text = request_of(row[chosen]).strip()
         except UnreadableError as reason:
             raise InputError(f"{source}, row {number}: column {chosen!r} {reason}") from None
-        if text:
-            prompts.append(
-                Prompt(
-                    text,
-                    category=_label(row.get("category")),
-                    topic=_label(row.get("topic")),
-                    split=_split(row.get(SPLIT_COLUMN), source, number),
-                    groups=tuple((c, _label(row.get(c))) for c in grouping if _label(row.get(c))),
-                )
+        if not text:
+            continue
+        labels = {column: label_of(row.get(column)) for column in ("category", "topic", *grouping)}
+        for column, value in {**labels, chosen: text}.items():
+            check_unicode(f"{source}, row {number}: column {column!r}", value)
+        prompts.append(
+            Prompt(
+                text,
+                category=labels["category"],
+                topic=labels["topic"],
+                split=_split(row.get(SPLIT_COLUMN), source, number),
+                groups=tuple((column, labels[column]) for column in grouping if labels[column]),
             )
+        )
     if not prompts:
         raise InputError(f"{source} holds no prompts: column {chosen!r} is empty")
     if left := len(rows) - len(prompts):
         note(f"{left} rows of {source} hold no request in {chosen!r}: they were left out")
     return prompts
-
-
-def _label(value: Any) -> str:
-    return "" if value is None else str(value).strip()
 
 
 def _grouping(columns: Sequence[str], given: Sequence[str] | None, source: str) -> list[str]:
@@ -128,7 +137,7 @@ def _grouping(columns: Sequence[str], given: Sequence[str] | None, source: str) 
 
 
 def _split(value: Any, source: str, number: int) -> Split | None:
-    name = _label(value).lower()
+    name = label_of(value).lower()
     if not name:
         return None
     if name not in _SPLIT_NAMES:
@@ -142,7 +151,7 @@ def _split(value: Any, source: str, number: int) -> Split | None:
 def _read_json(path: Path) -> list[Any]:
     text = path.read_text(encoding="utf-8-sig")
     try:
-        content = json.loads(text)
+        content = from_json(text)
     except json.JSONDecodeError:
         if len(lines_of(text)) > 1 and _is_json(lines_of(text)[0]):
             return _read_jsonl(path)  # objects one a line, under the ending of the other format
@@ -158,7 +167,7 @@ def _read_json(path: Path) -> list[Any]:
 
 def _is_json(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(from_json(text), dict)
     except json.JSONDecodeError:
         return False
 
@@ -208,7 +217,7 @@ def _read_jsonl(path: Path) -> list[Any]:
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(from_json(line))
             except json.JSONDecodeError as error:
                 raise InputError(
                     f"{path} cannot be read (line {number}, column {error.colno}: {error.msg})"
@@ -217,8 +226,24 @@ def _read_jsonl(path: Path) -> list[Any]:
 
 
 def _read_csv(path: Path) -> list[Any]:
+    """Raises InputError for a row that has not as many cells as the header: a text with a comma or
+    a line break that is not quoted would be taken for a shorter one."""
     text = path.read_text(encoding="utf-8-sig")
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header, *rows = [row for row in reader if row] or [[]]
+    except csv.Error as error:
+        raise InputError(
+            f"{path} cannot be read (line {reader.line_num}: {error}): {_QUOTED}"
+        ) from None
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+        raise InputError(f"{path} has two columns {twice[0]!r}: rename one")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, row {number} has {len(row)} cells and the header {len(header)}: {_QUOTED}"
+            )
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _read_txt(path: Path) -> list[Any]:

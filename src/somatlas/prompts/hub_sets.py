@@ -44,6 +44,10 @@ def hub_prompts(
 ) -> list[Prompt]:
     """The prompts of hub data set NAME or NAME:SPLIT (default: train); as `read_prompts`."""
     repository, _, split = name.partition(":")
+    if not repository.strip():
+        raise InputError(
+            f"'hub:{name}' names no data set: give hub:OWNER/NAME or hub:OWNER/NAME:SPLIT"
+        )
     rows = _rows(repository, split or "train")
     return rows_to_prompts(rows, column, f"hub:{name}", groups, note)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from somatlas.arguments import check_choice, check_whole, described
+from somatlas.arguments import check_choice, check_kind, check_unicode, check_whole, described
 from somatlas.errors import InputError
 
 Split = Literal["train", "val", "test"]
@@ -35,6 +35,10 @@ class Prompt:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise InputError(f"a prompt must be a text, not {described(self.text)}")
+        for name in ("text", "category", "topic"):
+            value = getattr(self, name)
+            check_kind(f"a prompt's {name}", value, str, "a text")
+            check_unicode(f"a prompt's {name}", value)
 
     @property
     def id(self) -> str:

@@ -41,6 +41,11 @@ def drawn_set(
     for name in ("harmful", "harmless"):
         check_splits(name, apart[name], splits[name])
     notes = [note for side in apart.values() for note in side.notes]
+    if texts["borderline"] and not splits["borderline"]["test"]:
+        notes.append(
+            f"test has none of the {len(texts['borderline'])} borderline prompts: give "
+            f"{MIN_FOR_SPLITS} or more, in groups of a few, or name the split of each"
+        )
     return PromptSet(splits["harmful"], splits["harmless"], splits["borderline"], tuple(notes))
 
 

@@ -92,7 +92,7 @@ def _side(name: str, source: str, named: Sources) -> Side:
     needed: tuple[Split, ...] = ("test",) if name == "borderline" else SPLITS
     notes: list[str] = []
     if not _NAMED.match(source):
-        side = sided(source, _read(source, named, notes.append), needed)
+        side = sided(source, _read(name, source, named, notes.append), needed)
         return replace(side, notes=[*notes, *side.notes])
     parts = re.split(r",(?=(?:train|val|test)=)", source)
     files = [cast(tuple[Split, str], tuple(part.split("=", 1))) for part in parts]
@@ -101,7 +101,7 @@ def _side(name: str, source: str, named: Sources) -> Side:
     problems, fixed = Problems(), {}
     for split, file in files:
         with problems.gathered():
-            fixed[split] = _of_split(split, file, _read(file, named, notes.append))
+            fixed[split] = _of_split(split, file, _read(name, file, named, notes.append))
     problems.raise_found()
     side = named_splits(source, fixed, needed)
     return replace(side, notes=[*notes, *side.notes])
@@ -120,7 +120,9 @@ def _of_split(split: Split, source: str, prompts: list[Prompt]) -> list[Prompt]:
     return own
 
 
-def _read(source: str, named: Sources, note: Note) -> list[Prompt]:
+def _read(side: str, source: str, named: Sources, note: Note) -> list[Prompt]:
+    if not source.strip():
+        raise InputError(f"--{side} {source!r} names no file: give one, or leave it out")
     if source.startswith(HUB_PREFIX):
         return hub_prompts(source.removeprefix(HUB_PREFIX), named.column, named.group, note)
     return read_prompts(Path(source), named.column, named.group, note)

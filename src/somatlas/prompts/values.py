@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from somatlas.files import from_json
 
 # What the two speakers are called, in messages of OpenAI's shape and of ShareGPT's.
 _ASKING = ("user", "human", "prompter")
@@ -20,7 +23,8 @@ def request_of(value: Any) -> str:
     """The one request of a cell: a text, a message, messages with one turn of the user, or a list
     of one text; empty for None. What the model answered in the messages is left out.
 
-    Raises UnreadableError for several turns, a system prompt, or what is no text.
+    Raises UnreadableError for several turns, a system prompt, or what is no text: true, false, NaN
+    and infinities are none, other numbers are.
     """
     return _said_by(_unpacked(value), _ASKING, "the user")
 
@@ -30,11 +34,21 @@ def reply_of(value: Any) -> str:
     return _said_by(_unpacked(value), _ANSWERING, "the model")
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a table has nothing in a cell: None, or the NaN that pandas puts there."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def label_of(value: Any) -> str:
+    """A cell as a name, such as a category; empty where it is missing."""
+    return "" if is_missing(value) else str(value).strip()
+
+
 def _unpacked(value: Any) -> Any:
     """Messages that a table holds as JSON text; anything else as it is."""
     if isinstance(value, str) and value.lstrip().startswith(("[{", "{")):
         try:
-            content = json.loads(value)
+            content = from_json(value)
         except json.JSONDecodeError:
             return value
         rows = content if isinstance(content, list) else [content]
@@ -55,6 +69,8 @@ def _said_by(value: Any, speakers: Sequence[str], who: str) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise UnreadableError(f"holds {value!r}, which is no text")
     if isinstance(value, int | float):
         return str(value)
     if _is_message(value):

@@ -93,6 +93,7 @@ class Fields(BaseModel):
         None,
         "in place of the model's own: chatml, one of its others by name, a Jinja template, or a "
         "file with one",
+        form="TEMPLATE",
     )
     thinking: Literal["on", "off"] | None = of(
         "represent", None, "the template's switch for reasoning (default: the template's own)"

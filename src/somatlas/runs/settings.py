@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from somatlas.arguments import check_unicode
 from somatlas.directions.methods import METHODS, built_in_methods, method_settings
 from somatlas.errors import InputError, without_password
 from somatlas.judges.registry import Judges, find_kind, kind_named
@@ -49,8 +50,14 @@ class _Parsed(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _parse(cls, value: Any, info: ValidationInfo) -> Any:
-        parse = FIELDS[info.field_name or ""].parse
-        return parse(value) if parse and isinstance(value, str) else value
+        setting = FIELDS[info.field_name or ""]
+        parse = setting.parse
+        if isinstance(value, str):
+            check_unicode("it", value)
+        parsed = parse(value) if parse and isinstance(value, str) else value
+        if value == "" and setting.default is None and (setting.form or parse):
+            raise ValueError("must not be empty")  # as of a shell's variable that is not set
+        return parsed
 
     @field_validator("*")
     @classmethod
