@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +224,20 @@ def test_several_replies_to_a_prompt_are_one_piece_of_evidence(
     assert (asr["rate"], asr["n"]) == (1, 10)
 
 
-def test_text_that_cannot_be_written_is_judged_all_the_same(
-    command: Command, tmp_path: Path
-) -> None:
+def test_what_is_odd_about_replies_is_said(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    path.write_text('[{"prompt": "cut \\ud83d", "reply": "I can\'t help with \\ud83d"}]')
-    assert command("judge", path).code == 0
+    path.write_text(
+        '[{"prompt": "cut \\ud83d", "reply": "I can\'t help with \\ud83d", "id": null},'
+        '{"prompt": "q", "reply": " ", "id": NaN}, {"prompt": "q", "reply": 4, "id": NaN}]'
+    )
+    result = command("judge", path)
+    assert result.code == 0, result.err
+    notes = [
+        "1 replies are empty: they count as incoherent",
+        "1 rows hold half of a character: a question mark stands in its place",
+    ]
+    assert read_json(tmp_path / "r.json.evaluation.json")["notes"] == notes
+    assert all(note in result.out for note in notes)
 
 
 def test_missing_verdicts_on_reasoning_count_for_nothing_and_samples_for_one() -> None:
@@ -259,6 +268,18 @@ def test_missing_verdicts_on_reasoning_count_for_nothing_and_samples_for_one() -
         ([], (), "at least one"),
         ([{"prompt": "p", "reply": "r", "kind": "odd"}], (), "kind 'odd'"),
         ([{"prompt": "p", "reply": "r", "id": 1}] * 2, (), "id 1 occurs twice"),
+        ([{"prompt": "p", "reply": "r", "id": [1]}] * 2, (), "id [1] occurs twice"),
+        ([*ROWS, {**ROWS[0], "response": math.nan}], (), "row 5: column 'response' is missing"),
+        ([{"prompt": "p", "reply": None}], (), "row 1: column 'reply' is missing (None)"),
+        ([{"prompt": "p", "reply": False}], (), "row 1: column 'reply' holds False"),
+        ([{"prompt": None, "reply": "r"}], (), "row 1: column 'prompt' is missing"),
+        ([{"prompt": " ", "reply": "r"}], (), "row 1: column 'prompt' holds no request"),
+        ([{**ROWS[0], "method": None}], ("--condition-column", "method"), "names no condition"),
+        (ROWS, ("--condition-column", ""), "no column ''"),
+        (ROWS, ("--positive", "no.csv", "--grid", "9x9"), "--grid, --positive would change noth"),
+        (ROWS, ("--endpoint-url", "http://x"), "--endpoint-url would change nothing"),
+        (ROWS, ("--beside", "no", "--behaviour", "b.txt"), "--behaviour would change nothing"),
+        (ROWS, ("--beside", ""), "is no run folder"),
         (ROWS, ("--judge", "wise"), "judge"),
         (ROWS, ("--judge", "endpoint:x"), "--endpoint-url"),
     ],
@@ -269,6 +290,8 @@ def test_bad_files_of_replies(
     path = other_tools(tmp_path / "r.json", rows)
     assert message in command.fails("judge", path, *flags)
     assert list(tmp_path.iterdir()) == [path]
+    table = path.rename(tmp_path / "r.tsv")
+    assert "by its ending no file of replies: json, jsonl" in command.fails("judge", table)
     assert "does not exist" in command.fails("judge", tmp_path / "none.jsonl")
 
 

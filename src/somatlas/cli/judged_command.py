@@ -33,20 +33,23 @@ def columns(function: Function) -> Function:
 def judged_file(config: Path | None, flags: dict[str, Any]) -> bool:
     """Judge a file of replies, if that is what was named; the flags for it are taken out."""
     from somatlas.runs.folder import run_at
-    from somatlas.runs.judged_file import SUFFIXES, Columns, judge_file
+    from somatlas.runs.judged_file import SUFFIXES, Columns, check_read, judge_file
     from somatlas.runs.setting_sources import from_environment, read_config_file
     from somatlas.runs.settings import Config
 
     named = {name: flags.pop(f"{name}_column") for name in _COLUMNS}
     beside, path = flags.pop("beside"), Path(flags.get("model") or "")
     if path.suffix.lower() not in SUFFIXES:
-        if beside or any(named.values()):
+        if any(value is not None for value in (beside, *named.values())):
             raise InputError("columns and --beside are for a file of replies: name one")
+        if path.is_file() and path.suffix.lower() != ".gguf":
+            endings = ", ".join(ending[1:] for ending in SUFFIXES)
+            raise InputError(f"{path} is no model, and by its ending no file of replies: {endings}")
         return False
     settings = {name: value for name, value in given(flags).items() if name != "model"}
     file = read_config_file(config) if config else {}
     merged = Config.merged(file, from_environment(), settings)
-    click.echo(
-        judge_file(path, Columns(**named), merged, run_at(beside, whole=True) if beside else None)
-    )
+    check_read(merged, settings, beside is not None)
+    run = None if beside is None else run_at(beside, whole=True)
+    click.echo(judge_file(path, Columns(**named), merged, run))
     return True

@@ -21,7 +21,7 @@ def _report(folder: str | None, show_completions: bool, show: bool) -> None:
     from somatlas.runs.folder import open_run, run_at
     from somatlas.runs.setting_sources import from_environment
 
-    run = run_at(folder) if folder else open_run({}, None, from_environment())
+    run = run_at(folder) if folder is not None else open_run({}, None, from_environment())
     if not run.stages:
         raise InputError(f"{run.folder} has no stage yet: run `somatlas run` first")
     path = write_report(run, show_completions=show_completions)
