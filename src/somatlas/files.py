@@ -287,8 +287,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, from_json((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            described = (file.metadata() or {}).get(_METADATA_KEY, "{}")
+    except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a whole safetensors file ({error}): make it again"
         ) from None
+    try:
+        metadata = from_json(described)
+    except json.JSONDecodeError:
+        metadata = None
+    texts = metadata.values() if isinstance(metadata, dict) else [None]
+    if not all(isinstance(value, str) for value in texts):
+        raise InputError(
+            f"the metadata of {path} is no JSON object of texts ({described!r:.60}): make it again"
+        )
+    return tensors, metadata

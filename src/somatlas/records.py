@@ -1,14 +1,24 @@
-"""Records: what a run's JSON files hold, typed, with the version of their form."""
+"""Records: what a run's JSON files hold, typed, with the version of their form.
+
+What is read of a file is checked here against its type, once, so that nobody behind meets a field
+that is missing or of another kind: `Record.read`, `checked` (of any JSON value), `rows_of` (of a
+JSONL file).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from somatlas.errors import InputError
-from somatlas.files import read_json, write_json
+from somatlas.files import read_json, read_jsonl, write_json
+
+T = TypeVar("T")
 
 VERSION = 1  # of all records together: raised when one of them changes its form
 
@@ -38,12 +48,7 @@ class Record(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "its content"
-            raise InputError(
-                f"{source} is not as this version of somatlas writes it ({place}: "
-                f"{first['msg'][0].lower()}{first['msg'][1:]}): make it again"
-            ) from None
+            raise _unlike(source, _first_of(error)) from None
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -63,3 +68,76 @@ class Record(BaseModel):
     def plain(self) -> dict[str, Any]:
         """Plain JSON values of all fields."""
         return self.model_dump(mode="json")
+
+
+class Form(BaseModel):
+    """What is asked of a JSON object that is read as it is (`checked`); it may have further
+    fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def checked(form: Any, content: Any, source: str) -> Any:
+    """JSON values as they are, once they are of a type, such as a `Form` or a list of them.
+
+    Raises InputError, naming the source and the first field that is not as it should be.
+    """
+    try:
+        _adapter(form).validate_python(content)
+    except ValidationError as error:
+        raise _unlike(source, _first_of(error)) from None
+    return content
+
+
+def row_reader(kind: type[T]) -> Callable[[Mapping[str, Any]], T]:
+    """What makes an object of a dataclass of a row's fields; a ValueError of what makes it says
+    which field is missing, not known or of another kind."""
+    adapter, names = _adapter(kind), {field.name for field in fields(kind)}  # type: ignore[arg-type]
+
+    def read(row: Mapping[str, Any]) -> T:
+        if unknown := set(row) - names:
+            raise ValueError(f"{min(unknown)}: no such field is known")
+        try:
+            return adapter.validate_python(dict(row))  # type: ignore[no-any-return]
+        except ValidationError as error:
+            raise ValueError(_first_of(error)) from None
+
+    return read
+
+
+def rows_of(path: Path, kind: type[T], what: str) -> list[T]:
+    """The rows of a JSONL file, one at least. what : a row is, for messages.
+
+    Raises InputError where the file is missing, damaged, empty or another's, naming the line.
+    """
+    read, found = row_reader(kind), []
+    for line, row in enumerate(read_jsonl(path), start=1):
+        try:
+            if not isinstance(row, Mapping):
+                raise ValueError(f"it is {row!r:.40}")
+            found.append(read(row))
+        except ValueError as error:
+            raise InputError(
+                f"line {line} of {path} is no {what} ({error}): make the file again"
+            ) from None
+    if not found:
+        raise InputError(f"{path} holds no {what}: make it again")
+    return found
+
+
+@cache
+def _adapter(form: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(form)
+
+
+def _first_of(error: ValidationError) -> str:
+    """The first field that is wrong, and how."""
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"])) or "its content"
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _unlike(source: str, reason: str) -> InputError:
+    return InputError(
+        f"{source} is not as this version of somatlas writes it ({reason}): make it again"
+    )

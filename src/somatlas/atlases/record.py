@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from somatlas.records import Record
 
@@ -42,3 +42,10 @@ class Atlas(Record):
     borderline: list[dict[str, Any]] | None = None
     over_refusal: dict[str, Any] | None = None
     space: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _of_as_many_directions(self) -> Self:
+        r = len(self.cosines)
+        if any(len(row) != r for row in self.cosines) or len(self.cosines_with_single) != r:
+            raise ValueError(f"cosines of {r} directions must be {r} by {r}, and with SD {r}")
+        return self

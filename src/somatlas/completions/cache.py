@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ import torch
 from torch import Tensor
 
 from somatlas.ablation import Projection
-from somatlas.completions.kept import KeptReplies
+from somatlas.completions.kept import KeptReplies, reply_row, row_reply
 from somatlas.files import JsonlCache, read_jsonl, write_jsonl
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.reasoning import Parted
 from somatlas.models.reply import Reply
+from somatlas.records import row_reader
 
 
 class ReplyStore:
@@ -55,11 +57,16 @@ class ReplyStore:
         return replies
 
     def find(self, key: dict[str, Any], prompts: Sequence[str]) -> list[Reply] | None:
-        """What is kept under the key for the prompts, None where that is not whole."""
+        """What is kept under the key for the prompts; None where that is not whole or damaged, so
+        that it is made again."""
         path = self._path(key, prompts)
         if not path.exists():
             return None
-        return [Reply(row["reply"], ended=row["ended"]) for row in read_jsonl(path)]
+        try:
+            found = [row_reply(row) for row in read_jsonl(path)]
+        except (KeyError, TypeError, ValueError):  # an InputError is a ValueError
+            return None
+        return found if len(found) == len(prompts) else None
 
     def growing(self, key: dict[str, Any], prompts: Sequence[str]) -> KeptReplies:
         """Where some of them are kept until all are there."""
@@ -67,8 +74,7 @@ class ReplyStore:
 
     def put(self, key: dict[str, Any], prompts: Sequence[str], replies: Sequence[Reply]) -> None:
         """Keep all of them."""
-        rows = ({"reply": reply, "ended": reply.ended} for reply in replies)
-        write_jsonl(self._path(key, prompts), rows)
+        write_jsonl(self._path(key, prompts), map(reply_row, replies))
 
     def _path(self, key: dict[str, Any], prompts: Sequence[str]) -> Path:
         content = json.dumps([key, list(prompts)], sort_keys=True)
@@ -99,8 +105,18 @@ def _served_row(said: Parted) -> dict[str, Any]:
     return {"reasoning": said.reasoning, "reply": said.answer}
 
 
+@dataclass(frozen=True)
+class _ServedRow:
+    reasoning: str
+    reply: str
+
+
+_read_served = row_reader(_ServedRow)
+
+
 def _served_reply(row: Mapping[str, Any]) -> Parted:
-    return Parted(row["reasoning"], row["reply"])
+    found = _read_served({name: row[name] for name in ("reasoning", "reply")})
+    return Parted(found.reasoning, found.reply)
 
 
 def model_key(

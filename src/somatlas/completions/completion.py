@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from somatlas.files import read_jsonl
 from somatlas.prompts.prompt_set import prompt_id
+from somatlas.records import rows_of
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,6 @@ class Completion:
 
 
 def read_completions(path: Path) -> list[Completion]:
-    """The completions of a file of a run; raises InputError where it is missing or damaged."""
-    return [Completion(**row) for row in read_jsonl(path)]
+    """The completions of a file of a run; raises InputError where it is missing, damaged or
+    empty."""
+    return rows_of(path, Completion, "completion")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from somatlas.files import JsonlCache
 from somatlas.models.reply import Reply
+from somatlas.records import row_reader
 
 
 class KeptReplies:
@@ -17,7 +19,7 @@ class KeptReplies:
     """
 
     def __init__(self, path: Path) -> None:
-        self._cache: JsonlCache[int, Reply] = JsonlCache(path, _row, _reply, key="place")
+        self._cache: JsonlCache[int, Reply] = JsonlCache(path, reply_row, row_reply, key="place")
 
     def known(self) -> dict[int, Reply]:
         """Place -> reply of what was made before an interruption."""
@@ -32,9 +34,21 @@ class KeptReplies:
         self._cache.drop()
 
 
-def _row(reply: Reply) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Row:
+    reply: str
+    ended: bool
+
+
+_read = row_reader(_Row)
+
+
+def reply_row(reply: Reply) -> dict[str, Any]:
+    """A reply as a line of a file."""
     return {"reply": reply, "ended": reply.ended}
 
 
-def _reply(row: Mapping[str, Any]) -> Reply:
-    return Reply(row["reply"], ended=row["ended"])
+def row_reply(row: Mapping[str, Any]) -> Reply:
+    """The reply of such a line; raises ValueError or KeyError where it holds none."""
+    found = _read({name: row[name] for name in ("reply", "ended")})
+    return Reply(found.reply, ended=found.ended)

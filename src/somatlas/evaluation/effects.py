@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+from pydantic import model_validator
+
 from somatlas.ablation import Projection
 from somatlas.completions.completion import Completion
 from somatlas.evaluation.conditions import title
@@ -43,6 +45,13 @@ class Effects(Record):
     kl_32_shorter: int
     kl_replies: int
     leak: dict[str, float]
+
+    @model_validator(mode="after")
+    def _of_every_condition(self) -> Self:
+        for name in ("kl", "kl_by_reply", "kl_32", "kl_32_by_reply", "leak"):
+            if missing := set(self.conditions) - set(getattr(self, name)):
+                raise ValueError(f"{name} has nothing of condition {min(missing)!r}")
+        return self
 
 
 @dataclass(frozen=True)

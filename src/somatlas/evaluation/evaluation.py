@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from somatlas.evaluation.evidence import evidence
 from somatlas.evaluation.rates import answers_that_count, condition_rates
@@ -49,6 +51,12 @@ class Evaluation(Record):
     published: dict[str, Any] | None
     conditions: dict[str, str]
     test: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _of_every_condition(self) -> Self:
+        if missing := set(self.conditions) - set(self.test):
+            raise ValueError(f"test has nothing of condition {min(missing)!r}")
+        return self
 
 
 def summarised(

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from somatlas.completions.completion import Completion
-from somatlas.errors import InputError
-from somatlas.files import read_jsonl, write_jsonl
+from somatlas.files import write_jsonl
 from somatlas.judges.registry import check_missing
 from somatlas.judges.repetition import repetition
-from somatlas.judges.verdict import Judge, Judgement, judgements, refusal_judge
+from somatlas.judges.verdict import Judge, Judgement, Verdict, judgements, refusal_judge
 from somatlas.progress import progress
 from somatlas.prompts.prompt_set import prompt_id
+from somatlas.records import rows_of
 
 if TYPE_CHECKING:  # who reads verdicts needs no torch
     from somatlas.models.language_model import LanguageModel
 
+_VERDICTS = frozenset(verdict.value for verdict in Verdict)
 LATE = (32, 96, 256, 512)  # tokens within which a refusal is looked for
 
 
@@ -51,15 +52,15 @@ class VerdictRow:
     def __post_init__(self) -> None:
         if not self.prompt_id:
             object.__setattr__(self, "prompt_id", prompt_id(self.prompt))
+        for name, said in {"the first": {"verdict": self.verdict}, **self.judges}.items():
+            if said.get("verdict") not in _VERDICTS:
+                raise ValueError(f"judge {name} said {said.get('verdict')!r}, which is no verdict")
 
 
 def read_verdicts(path: Path) -> list[VerdictRow]:
-    """The rows of a verdicts file; raises InputError where it is missing, damaged or another's."""
-    try:
-        return [VerdictRow(**row) for row in read_jsonl(path)]
-    except TypeError as error:
-        reason = str(error).removeprefix("VerdictRow.__init__() ")
-        raise InputError(f"{path} holds no verdicts ({reason}): judge the replies again") from None
+    """The rows of a verdicts file; raises InputError where it is missing, damaged, empty or
+    another's."""
+    return rows_of(path, VerdictRow, "verdict")
 
 
 def write_verdicts(path: Path, rows: Iterable[VerdictRow]) -> None:

@@ -164,4 +164,6 @@ def _row(judgement: Judgement) -> dict[str, Any]:
 
 
 def _judgement(row: Mapping[str, Any]) -> Judgement:
+    if not isinstance(row["reason"], str | None):
+        raise ValueError(f"{row['reason']!r} is no reason")
     return Judgement(Verdict(row["verdict"]), reason=row["reason"])

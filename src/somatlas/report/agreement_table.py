@@ -28,7 +28,7 @@ def run_agreements(run: Run) -> tuple[list[Agreement], list[VerdictRow]]:
     verdicts = judged_rows(rows)
     labels = labels_at(run.path("labels.jsonl")).all()
     if labels:
-        keys = [ToLabel(c).key for side in contents.completions.values() for c in side]
+        keys = [ToLabel(c).key for c in contents.judged_completions]
         verdicts["person"] = [labels.get(key) for key in keys]
     categories = [row.category or row.kind for row in rows]
     return agreements(verdicts, categories, run.config.seed), rows
@@ -98,7 +98,7 @@ def _differing(run: Run, one: Agreement, rows: Sequence[VerdictRow], show_comple
     lines = [f"  replies on which {one.first} and {one.second} differ:"]
     replies: list[Completion] = []
     if show_completions:
-        replies = [c for side in Contents(run.folder).completions.values() for c in side]
+        replies = Contents(run.folder).judged_completions
     for i in one.differing:
         row = rows[i]
         both = ", ".join(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json, write_tensors
+from somatlas.records import Form, checked
 from somatlas.representations.extract import check_finite
 
 Side = Literal["positive", "negative"]
@@ -40,6 +41,12 @@ class Shard:
     side: Side
     start: int
     stop: int
+
+
+class _Index(Form):
+    counts: dict[Side, int]
+    layers: list[int]
+    d_model: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ class RepresentationStore:
     @classmethod
     def open(cls, folder: Path) -> RepresentationStore:
         """The store of a finished stage; raises InputError where a shard is missing."""
-        index = read_json(folder / "index.json")
+        path = folder / "index.json"
+        index = checked(_Index, read_json(path), str(path))
         store = cls(folder, index["counts"], tuple(index["layers"]), index["d_model"])
         if missing := store.missing():
             raise InputError(f"{missing[0].path} does not exist: run `somatlas represent` again")

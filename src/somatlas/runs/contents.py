@@ -37,7 +37,6 @@ from somatlas.evaluation.effects import Effects
 from somatlas.evaluation.evaluate import reply_frame
 from somatlas.evaluation.evaluation import Evaluation
 from somatlas.evaluation.verdicts import VerdictRow, read_verdicts
-from somatlas.files import read_json
 from somatlas.measures.layer_choice import LayerChoice
 from somatlas.records import Record
 from somatlas.representations.sides import Representations, stored_representations
@@ -45,6 +44,7 @@ from somatlas.representations.store import RepresentationStore
 from somatlas.runs.map_file import MapFile, read_map
 from somatlas.runs.setting_sources import read_run_settings
 from somatlas.runs.settings import Config
+from somatlas.runs.stages_file import read_stages
 from somatlas.searches.result import SearchResult
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ class Contents:
     @property
     def stages(self) -> dict[str, Any]:
         """The stages that were done or begun: settings, seconds, and what else they recorded."""
-        path = self.folder / "stages.json"
-        return read_json(path) if path.exists() else {}
+        return read_stages(self.folder)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -107,7 +106,10 @@ class Contents:
 
         config = Config.merged(self.settings)
         prompts = named_prompts(prompt_sources(config))
-        if prompts.sha256() != self.stages["represent"]["settings"]["prompts_sha256"]:
+        made = self.stages.get("represent", {}).get("settings", {}).get("prompts_sha256")
+        if made is None:
+            raise InputError(f"{self.folder} has no representations: run `somatlas represent`")
+        if prompts.sha256() != made:
             raise InputError(
                 f"the prompts of {self.folder} have changed since it was made: its representations "
                 "are of others"
@@ -161,7 +163,26 @@ class Contents:
 
     @cached_property
     def verdicts(self) -> list[VerdictRow]:
-        return read_verdicts(self.folder / "verdicts.jsonl")
+        path = self.folder / "verdicts.jsonl"
+        rows = read_verdicts(path)
+        if missing := set(self.conditions) - {row.condition for row in rows}:
+            raise InputError(
+                f"{path} has no verdict on condition {min(missing)!r}: judge the replies again"
+            )
+        return rows
+
+    @property
+    def judged_completions(self) -> list[Completion]:
+        """The replies of all conditions in the verdicts' order; raises InputError where the
+        verdicts are of others."""
+        found = [(name, one) for name, side in self.completions.items() for one in side]
+        own = [(name, one.prompt_id, one.system, one.sample) for name, one in found]
+        if own != [(v.condition, v.prompt_id, v.system, v.sample) for v in self.verdicts]:
+            raise InputError(
+                f"the replies in {self.folder / 'completions'} are others than its verdicts are "
+                "of: judge the replies again"
+            )
+        return [one for _, one in found]
 
     @cached_property
     def judging(self) -> Judging:
@@ -181,4 +202,5 @@ class Contents:
 
     def to_frame(self) -> DataFrame:
         """A pandas frame with a row a reply: see `somatlas.evaluation.evaluate.reply_frame`."""
+        self.judged_completions  # noqa: B018  # raises where these are not of one another
         return reply_frame(self.verdicts, self.completions)

@@ -24,7 +24,7 @@ from typing import Any
 import tomli_w
 
 from somatlas.errors import InputError
-from somatlas.files import read_json, write_json, write_text
+from somatlas.files import write_json, write_text
 from somatlas.fleet import Fleet, Work
 from somatlas.judges import CoherenceCheck
 from somatlas.judges.coherence import check_from_record
@@ -47,6 +47,7 @@ from somatlas.runs.settings import (
     Config,
     Stage,
 )
+from somatlas.runs.stages_file import read_stages
 from somatlas.runs.workforce import device_of, leave, make_fleet, on_ray
 
 _RECORDED = ("somatlas", "torch", "transformers", "optuna", "numpy")
@@ -142,8 +143,7 @@ class Run:
     @property
     def stages(self) -> dict[str, Any]:
         """The stages that were done or begun, as stages.json has them."""
-        path = self.path("stages.json")
-        return read_json(path) if path.exists() else {}
+        return read_stages(self.folder)
 
     def is_done(self, stage: Stage) -> bool:
         """Whether a stage's output is whole."""

@@ -24,9 +24,12 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from pydantic import Field
+
 from somatlas.errors import InputError
 from somatlas.files import read_json, write_json
 from somatlas.progress import note
+from somatlas.records import Form, checked
 from somatlas.runs.claim import Claim, is_running, this_process
 from somatlas.runs.remote_folder import RemoteFolder, UnreachableError
 
@@ -35,6 +38,13 @@ PATIENCE_S = 600.0  # how long a URL may fail until the command gives up
 _RECORD = "stages.json"  # says which of the other files are whole
 _VECTORS = "representations/"
 SHARED = ".replies"  # of all runs of a model; each file is one key's, whoever makes it
+
+
+class _Kept(Form):
+    """What a copy keeps beside itself: see `LocalCopy`."""
+
+    owner: dict[str, Any] | None = None
+    files: dict[str, list[Any]] = Field(default_factory=dict)
 
 
 class LocalCopy:
@@ -50,7 +60,9 @@ class LocalCopy:
         self._behind = False  # it has grown since
         self._failed = False
         self._shared = folder.name == SHARED
-        record = read_json(self._record) if self._record.exists() else {}
+        record: dict[str, Any] = {}
+        if self._record.exists():
+            record = checked(_Kept, read_json(self._record), str(self._record))
         self._owner: dict[str, Any] | None = record.get("owner")
         # Name -> size and time of the local file, version at the URL, when both were the same.
         self._same: dict[str, list[Any]] = record.get("files", {})

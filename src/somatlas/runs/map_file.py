@@ -12,6 +12,31 @@ from numpy.typing import NDArray
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.directions.som import SOM
 from somatlas.files import read_json
+from somatlas.records import Form, checked
+
+ERRORS = "map.json"
+
+
+class _Range(Form):
+    mean: float
+    low: float
+    high: float
+
+
+class _Chance(Form):
+    permutations: int
+    topographic: _Range
+    rank_correlation: _Range | None = None
+
+
+class _Errors(Form):
+    """See `somatlas.atlases.map_errors`."""
+
+    quantization: float
+    topographic: float
+    rank_correlation: float | None
+    chance: _Chance | None
+    ordered: bool
 
 
 @dataclass(frozen=True)
@@ -45,12 +70,18 @@ def has_map(folder: Path) -> bool:
 
 def read_map(folder: Path) -> MapFile:
     """The map in a run's folder; raises InputError where there is none, or it is damaged."""
-    errors = folder / "map.json"
     return drawn_map(
         SOM.load(folder / "map.safetensors"),
         DirectionSet.load(folder / "directions.safetensors"),
-        read_json(errors) if errors.exists() else None,
+        read_map_errors(folder) if (folder / ERRORS).exists() else None,
     )
+
+
+def read_map_errors(folder: Path) -> dict[str, Any]:
+    """map.json: how well the map fits; raises InputError where it is missing or damaged."""
+    path = folder / ERRORS
+    found: dict[str, Any] = checked(_Errors, read_json(path), str(path))
+    return found
 
 
 def drawn_map(som: SOM, directions: DirectionSet, errors: dict[str, Any] | None) -> MapFile:

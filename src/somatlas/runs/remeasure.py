@@ -23,6 +23,7 @@ from somatlas.files import read_json, write_json
 from somatlas.judges import Verdict
 from somatlas.judges.registry import judgements_within
 from somatlas.progress import progress
+from somatlas.records import Form, checked
 from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run
@@ -145,9 +146,19 @@ def _chosen(run: Run) -> dict[Level, dict[str, Any]]:
     return {level: dict(trial) for level, trial in chosen.items() if trial is not None}
 
 
+class _Remeasured(Form):
+    """Of a set of ranks: who was refused, and KL in nats a token, by prompt and by reply."""
+
+    ranks: list[int]
+    refused: dict[str, float]
+    kl: dict[str, float]
+
+
 def _kept(run: Run) -> dict[str, Any]:
     path = run.path("remeasured.json")
-    return dict(read_json(path)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return dict(checked(dict[str, _Remeasured], read_json(path), str(path)))
 
 
 class _Keys:

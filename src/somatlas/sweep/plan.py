@@ -17,6 +17,7 @@ from typing import Any
 from somatlas.errors import InputError
 from somatlas.files import read_json
 from somatlas.prompts import PromptSet
+from somatlas.records import Form, checked
 from somatlas.runs.folder import Run, open_run, run_folder
 from somatlas.runs.places import bring
 from somatlas.runs.settings import STAGES, Config, Stage
@@ -35,6 +36,14 @@ MOST_POINTS = 1000
 _PLACE = {"model", "name", "out"}
 # A storage's URL may hold a password; where a sweep is carried out is each command's own.
 _UNKEPT = {*_PLACE, "storage", "ray", "workers", "gpus_per_worker"}
+
+
+class _Kept(Form):
+    """What is read of sweep.json again."""
+
+    over: dict[str, list[str]]
+    settings: dict[str, Any]
+    until: Stage = "judge"
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,9 @@ def make_plan(
     if (folder / "config.toml").exists():
         raise InputError(f"{folder} is a run, not a sweep: give another --name")
     path = folder / "sweep.json"
-    kept = read_json(path) if path.exists() else {"over": {}, "settings": {}}
+    kept: dict[str, Any] = {"over": {}, "settings": {}}
+    if path.exists():
+        kept = checked(_Kept, read_json(path), str(path))
     if not over and not kept["over"]:
         raise InputError("a sweep needs an axis: give --over, as in --over k=1-7 --over seed=0-2")
     axes = parse_axes(over) if over else [Axis(n, tuple(v)) for n, v in kept["over"].items()]

@@ -17,11 +17,11 @@ from somatlas.directions.methods import METHODS
 from somatlas.directions.som import SOM
 from somatlas.evaluation.effects import KeptDrift
 from somatlas.evaluation.verdicts import VerdictRow
-from somatlas.files import read_json
 from somatlas.fleet import Work, deal
 from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer
+from somatlas.runs.map_file import read_map_errors
 from somatlas.runs.stages.ablate_stage import chosen_directions, kept_drift
 from somatlas.runs.stages.map_stage import contrast_of, make_method
 from somatlas.runs.stages.represent_stage import token_read
@@ -119,4 +119,4 @@ def _replies(run: Run) -> dict[tuple[str, str], str]:
 def _mapped(run: Run) -> Mapped | None:
     if not METHODS.get(run.config.method).makes_map:
         return None
-    return Mapped(SOM.load(run.path("map.safetensors")), read_json(run.path("map.json")))
+    return Mapped(SOM.load(run.path("map.safetensors")), read_map_errors(run.folder))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from somatlas.files import read_json, remove, write_json
@@ -24,11 +26,22 @@ from somatlas.models.language_model import LanguageModel
 from somatlas.progress import Advance
 from somatlas.prompts import Prompt, PromptSet
 from somatlas.prompts.prompt_set import texts
+from somatlas.records import checked
 from somatlas.representations.extract import residual_stream
 from somatlas.representations.store import RepresentationStore
 from somatlas.runs.folder import Run
 
 Pair = tuple[list[Prompt], list[Prompt]]
+
+
+class _Kept(BaseModel):
+    """A row of layers.part.json: a `LayerEffect` and whose it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layer: int
+    refusal: list[float]
+    kl: list[float]
 
 
 def layers_stage(run: Run) -> None:
@@ -56,7 +69,9 @@ def layers_stage(run: Run) -> None:
         ):
             yield from zip(layers, found, strict=True)
 
-    kept = read_json(partial) if partial.exists() else []  # of the same settings
+    kept: list[dict[str, Any]] = []
+    if partial.exists():  # of the same settings
+        kept = checked(list[_Kept], read_json(partial), str(partial))
     choice = score_layers(
         data,
         candidates,
