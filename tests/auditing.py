@@ -88,7 +88,9 @@ def made_up(
                 }
                 kept.attempts.put({str(row.place): row})
                 kept.tested.put({str(row.place): Tested({"keyword": said}, [kl] * 8, [6.0], [0.1])})
-            kept.families.put({f"{role}/0/{attack}": Family()})
+            kept.families.put(
+                {f"{role}/0/{attack}": Family(plan.attacks[attack] if attack != NONE else 1)}
+            )
         found = measured[role] = Measured(role, plan, kept, ["keyword"], counts)
         results[role] = ModelResult(
             name=f"made-up-{role}",

@@ -6,9 +6,9 @@ The command's settings have bounds of their own (`somatlas.runs.fields`); these 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from somatlas.errors import InputError
 
@@ -76,6 +76,28 @@ def whole_numbers(name: str, values: Any, give: str) -> tuple[int, ...]:
     if not all(isinstance(one, Integral) and not isinstance(one, bool) for one in found):
         raise InputError(f"{name} must be a list of whole numbers, as {give}, not {found!r}")
     return tuple(map(int, found))
+
+
+def check_no_boolean(value: Any, hint: Any) -> None:
+    """Raise ValueError where a number was meant, by the type, and true or false stands for it:
+    Python takes them for 1 and 0."""
+    if not _takes_booleans(hint) and (found := _boolean_in(value)) is not None:
+        raise ValueError(f"must be a number where {str(found).lower()} stands")
+
+
+def _takes_booleans(hint: Any) -> bool:
+    return hint in (bool, Any) or any(_takes_booleans(one) for one in get_args(hint))
+
+
+def _boolean_in(value: Any) -> bool | None:
+    """The first there is, in a list or a table too."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return None
+    return next((found for one in value if (found := _boolean_in(one)) is not None), None)
 
 
 def described(value: Any) -> str:

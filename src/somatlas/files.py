@@ -238,6 +238,11 @@ class JsonlCache(Generic[K, V]):
                 self.path, [{self.key: k, **self._encode(v)} for k, v in self._known.items()]
             )
 
+    def forget(self, key: K) -> None:
+        """Leave a value out, to be made again; the file has it until the key is put anew."""
+        with self._lock:
+            self._known.pop(key, None)
+
     def drop(self) -> None:
         """Remove the file and forget the values."""
         with self._lock:

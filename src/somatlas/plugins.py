@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
+from somatlas.arguments import check_no_boolean
 from somatlas.errors import InputError
 
 if TYPE_CHECKING:  # a list of names needs no validation library
@@ -153,7 +154,7 @@ def _claims(group: str, _path: tuple[str, ...]) -> list[EntryPoint]:
 
 @cache
 def _model(cls: type, taken: frozenset[str]) -> type[BaseModel]:
-    from pydantic import ConfigDict, create_model
+    from pydantic import ConfigDict, ValidationInfo, create_model, field_validator
 
     hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {
@@ -161,5 +162,19 @@ def _model(cls: type, taken: frozenset[str]) -> type[BaseModel]:
         for name, one in parameters_of(cls).items()
         if name not in taken
     }
-    strict = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
-    return create_model(f"{cls.__name__}Settings", __config__=strict, **fields)
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        check_no_boolean(value, fields[info.field_name or ""][0])
+        return value
+
+    # A model of pydantic's has either a base or a configuration of its own.
+    base = create_model(
+        "Settings",
+        __config__=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True),
+    )
+    return create_model(
+        f"{cls.__name__}Settings",
+        __base__=base,
+        __validators__={"check": field_validator("*", mode="before")(check)},
+        **fields,
+    )

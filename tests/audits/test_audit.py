@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from auditing import ByWords, plan_file, prompts_of
+from command import without_figures
 from planted import ANSWER, REFUSAL, Planted, planted
 from somatlas.attacks import measuring
 from somatlas.audits import attacking
@@ -141,6 +142,103 @@ def test_a_killed_audit_ends_as_one_that_was_left_alone(
         (folder / name).write_bytes(content[: int(share * len(content))])
         audited(three, folder, plan).save()
         assert {name: (folder / name).read_bytes() for name in FILES} == expected
+
+
+def cut(path: Path, share: float) -> None:
+    """As a disk that was full leaves a file; nothing of it is left at 0."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+
+
+@pytest.fixture(scope="module")
+def finished(three: Planted, plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an audit that came to its end, with an attack that ended early: of 7 attempts
+    asked for, sd has 4 layers; and one that was left out."""
+    folder = tmp_path_factory.mktemp("finished") / "audit"
+    early = plan_file(folder.parent, ATTACKS.format("relearning = 1").replace("sd = 4", "sd = 7"))
+    early.replace(folder.parent / "early.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        audited(three, folder, folder.parent / "early.toml").save()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("attempts.jsonl", 0.5),
+        ("attempts.jsonl", 0.0),
+        ("families.jsonl", 0.5),
+        ("tested.jsonl", 0.5),
+        ("replies.jsonl", 0.5),
+        ("replies.jsonl", 0.0),
+        ("recognition.jsonl", 0.0),
+    ],
+)
+def test_what_a_finished_audit_has_lost_is_made_again(
+    three: Planted, finished: Path, tmp_path: Path, name: str, share: float
+) -> None:
+    folder = tmp_path / "audit"
+    shutil.copytree(finished, folder)
+    cut(folder / name, share)
+    audited(three, folder, finished.parent / "early.toml").save()
+    for one in (*FILES, "attempts.jsonl", "families.jsonl"):
+        assert (folder / one).read_bytes() == (finished / one).read_bytes(), one
+    assert lines(folder / "replies.jsonl") == lines(finished / "replies.jsonl")
+
+
+def lines(path: Path) -> list[str]:
+    return sorted(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_a_row_that_is_not_as_it_was_written_is_made_again(
+    three: Planted, finished: Path, tmp_path: Path
+) -> None:
+    """Of each file a row lacks a field, or has another value, or another's key."""
+    folder = tmp_path / "audit"
+    shutil.copytree(finished, folder)
+    damages = {
+        "attempts.jsonl": lambda row: row | {"key": row["key"][:-1] + "3"},
+        "families.jsonl": lambda row: row | {"attempts": None},
+        "tested.jsonl": lambda row: row | {"verdicts": []},
+        "recognition.jsonl": lambda row: {**row, "harmless": {"value": 1.0}},
+        "replies.jsonl": lambda row: {},
+    }
+    for name, damage in damages.items():
+        rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        rows[0] = damage(rows[0])
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    audited(three, folder, finished.parent / "early.toml").save()
+    for one in FILES:
+        assert (folder / one).read_bytes() == (finished / one).read_bytes(), one
+
+
+def test_fewer_attempts_than_there_were_are_refused(
+    three: Planted, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "audit"
+    shutil.copytree(finished, folder)
+    rows = [json.loads(line) for line in (folder / "families.jsonl").read_text().splitlines()]
+    (first,) = [row for row in rows if row["key"] == "model/0/sd"]
+    assert first["attempts"] == 4
+    first["attempts"] = 5
+    (folder / "families.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"'sd' made 5 attempts before.* and makes 4 now"):
+        audited(three, folder, finished.parent / "early.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("models.jsonl", "models.jsonl does not name"), ("plan.json", "no plan.json that they were")],
+)
+def test_attempts_of_who_knows_what_are_refused(
+    three: Planted, finished: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    folder = tmp_path / "audit"
+    shutil.copytree(finished, folder)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=said):
+        audited(three, folder, finished.parent / "early.toml")
 
 
 def test_an_attempt_is_measured_once(

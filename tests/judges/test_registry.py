@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,10 +58,18 @@ def test_the_kinds_are_those_of_the_folder() -> None:
 
 @pytest.mark.parametrize("spec", ["", "keywords", "keyword:x", "keyword:", "classifier", "yesno:"])
 def test_what_names_no_judge_is_refused_in_one_sentence(spec: str) -> None:
-    with pytest.raises(InputError, match="must be "):
-        find_kind(spec)
-    with pytest.raises(InputError, match=r"setting 'judge' cannot be .*: must be "):
+    name = spec if spec.partition(":")[0] in built_in_kinds() else spec.partition(":")[0]
+    for find in (find_kind, Judges().check, Judges().asked):
+        with pytest.raises(InputError, match=f"judge {name!r}.* must be "):
+            find(spec)
+    with pytest.raises(InputError, match=rf"setting 'judge' cannot be {spec!r}: .*must be "):
         Config.merged({"judge": spec})
+
+
+@pytest.mark.parametrize("spec", [None, 3, ["keyword"]])
+def test_a_judges_name_is_a_text(spec: Any) -> None:
+    with pytest.raises(InputError, match="a judge's name must be a text, as keyword"):
+        find_kind(spec)
 
 
 def test_an_unknown_kind_is_refused_before_the_model_is_loaded(

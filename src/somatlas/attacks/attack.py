@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from somatlas.ablation import LayerProjections, Projection, edited_places
 from somatlas.errors import InputError
@@ -28,6 +30,9 @@ THREATS: Mapping[str, str] = {
     "B": "weights, fine-tuning",
     "C": "weights, other model",
 }
+# What attacks' settings are of.
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 ROUND = 4  # attempts that are proposed from the same outcomes, as a search's trials
 
 
@@ -160,9 +165,23 @@ class Attack(ABC):
         except StopIteration:
             return
 
+    @property
+    def most_directions(self) -> int:
+        """How many directions it makes at once, whatever the model; 0 where that depends on it."""
+        return 0
+
+    def check_width(self, d_model: int) -> None:
+        """Raise InputError where the model's vectors have fewer dimensions than that."""
+        if self.most_directions > d_model:
+            raise InputError(
+                f"attack {self.name!r} is to make {self.most_directions} directions of vectors of "
+                f"{d_model} dimensions: lower its ks to {d_model} at most"
+            )
+
     def check(self, target: Target) -> None:
         """Raise InputError where the attack has nothing to try on this target. A subclass adds its
         own."""
+        self.check_width(target.lm.d_model)
         if self.needs_other and target.other is None:
             raise InputError(f"attack {self.name!r} needs a second model: name one with --against")
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from somatlas.ablation import Mode, Projection
 from somatlas.attacks.attack import Ablated, Outcome, Rounds
 from somatlas.attacks.pools import Pool
+from somatlas.errors import InputError
 from somatlas.measures.drift import ranked
 from somatlas.searches.space import SubsetSpace
 from somatlas.searches.surrogate import Surrogate, expected_improvement, span_features
@@ -46,6 +47,11 @@ class SetSearch:
         self.family, self.pools, self.seed = family, list(pools), seed
         largest = max(len(pool.vectors) for pool in self.pools)
         self.ks = [k for k in ks if k <= largest]
+        if not self.ks:
+            raise InputError(
+                f"attack {family!r} is to ablate {min(ks)} directions together, and there are "
+                f"{largest} at most: lower its ks"
+            )
         starts = np.cumsum([0, *(len(pool.vectors) for pool in self.pools)])
         self._starts = starts[:-1].tolist()
 

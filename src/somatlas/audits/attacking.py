@@ -18,6 +18,7 @@ from somatlas.audits.audit_plan import Plan
 from somatlas.audits.bench import Baseline, Bench, Held, Means
 from somatlas.audits.kept_attempts import NONE, Family, Kept, Known, Place, Tried
 from somatlas.audits.trail import End, Later
+from somatlas.errors import InputError
 from somatlas.fleet import Fleet, Work, deal
 from somatlas.judges.registry import Judges, is_asked_by_driver
 from somatlas.progress import Advance, progress
@@ -104,7 +105,8 @@ class Attacking:
                     self._keep(piece, results, advance)
                 going = [one for one in going if self._todo(one)]
         keys = [one.family for one in families if one.attack != NONE]
-        if done := {key: Family() for key in keys if key not in self.kept.families}:
+        counts = {one.family: _trials(plan, one) for one in families}
+        if done := {key: Family(counts[key]) for key in keys if key not in self.kept.families}:
             self.kept.families.put(done)
         self.kept.put_in_order(families)
 
@@ -127,10 +129,11 @@ class Attacking:
         return ""
 
     def _todo(self, family: Place) -> list[Place]:
-        """Its places that are not kept; none where it has ended."""
-        if family.family in self.kept.families:
-            return []
-        places = [replace(family, number=i) for i in range(_trials(self.means.plan, family))]
+        """Its places that are not kept; where it has ended, those that it had and that were lost
+        since."""
+        ended = self.kept.families.get(family.family)
+        count = _trials(self.means.plan, family) if ended is None else ended.attempts
+        places = [replace(family, number=i) for i in range(count)]
         return [place for place in places if str(place) not in self.kept.attempts]
 
     def _pieces(self, family: Place, beside: int) -> list[list[Step]]:
@@ -162,8 +165,16 @@ class Attacking:
 
     def _end(self, place: Place, end: End, advance: Advance) -> None:
         if left := self._todo(place):
+            known = len(self.kept.known(replace(place, number=_trials(self.means.plan, place))))
+            was = self.kept.families.get(place.family)
+            if was is not None:
+                raise InputError(
+                    f"attack {place.attack!r} made {was.attempts} attempts before, of which some "
+                    f"are lost, and makes {known} now: what it needs or its code has changed "
+                    "since, so give another --name"
+                )
             advance(len(left))
-            self.kept.families.put({place.family: Family(end.reason)})
+            self.kept.families.put({place.family: Family(known, end.reason)})
             if end.reason:
                 self.say(f"{self.names[place.role]}: {place.attack} left out: {end.reason}")
 

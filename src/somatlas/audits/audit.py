@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -216,13 +216,18 @@ def carry_out(
 def _check_model(kept: Kept, role: str, model: Introduced, means: Means) -> None:
     """Raise InputError where the folder's attempts were made on another model, or one that is asked
     otherwise: with another template, system prompt or place of ablation."""
-    now, was = model.record, kept.models.get(role)
+    now, was = model.identity, kept.models.get(role)
     if was is None:
+        if any(row.role == role for row in kept.attempts.all().values()):
+            raise InputError(
+                f"{means.folder} holds attempts on a model that its models.jsonl does not name, as "
+                f"where that file is damaged: give another --name, or remove that folder"
+            )
         kept.models.put({role: now})
     elif was != now:
-        what = "other weights" if was["weights"] != now["weights"] else "prompts put otherwise"
+        what = "other weights" if was.weights != now.weights else "prompts put otherwise"
         raise InputError(
-            f"{means.folder} holds an audit of {was['name']} with {what}: give another --name"
+            f"{means.folder} holds an audit of {was.name} with {what}: give another --name"
         )
 
 
@@ -288,7 +293,7 @@ def _result(
         notes=model.notes,
         refusal_tokens=base.refusal_words,
         recognition={
-            name: {"place": str(place), **(kept.recognition.get(str(place)) or {})}
+            name: {"place": str(place), **asdict(kept.recognition.all()[str(place)])}
             for name, place in edits.items()
         },
         reasoning=reasoning,

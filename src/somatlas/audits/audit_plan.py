@@ -15,8 +15,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from somatlas.arguments import check_kind, check_no_boolean
 from somatlas.attacks.findings import Thresholds
 from somatlas.attacks.frontier import BUDGETS
 from somatlas.errors import InputError
@@ -69,6 +70,12 @@ class Plan(Record):
     resamples: Annotated[int, Field(ge=200)] = 10_000
     prompts: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        check_no_boolean(value, cls.model_fields[info.field_name or ""].annotation)
+        return value
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.attacks:
@@ -114,6 +121,7 @@ def load_plan(named: str | Path, **changes: Any) -> Plan:
     A file's thresholds are those named in it and the defaults. Raises InputError where there is no
     such plan or file, or what it says cannot be.
     """
+    check_kind("plan", named, (str, Path), f"{', '.join(NAMED)} or a TOML file")
     known = str(named) in NAMED
     if not known and not Path(named).suffix:
         raise InputError(

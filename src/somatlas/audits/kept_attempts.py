@@ -3,6 +3,7 @@
 FOLDER/attempts.jsonl    a line an attempt: what it was and what it did on val
 FOLDER/families.jsonl    a line an attack that came to its end, or that could not be tried
 FOLDER/tested.jsonl      a line an attempt that was chosen: its verdicts and drift on test
+FOLDER/models.jsonl      a line a model: what must be the same for the audit to go on
 FOLDER/recognition.jsonl a line an edit under which harm recognition was measured
 FOLDER/reasoning.jsonl   a line an edit under which a model that reasons was asked in three ways
 FOLDER/replies.jsonl     the replies themselves, which no other file and no page holds
@@ -10,13 +11,16 @@ FOLDER/replies.jsonl     the replies themselves, which no other file and no page
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from somatlas.attacks.attack import Outcome
+from somatlas.attacks.attack_cost import Estimate
 from somatlas.files import JsonlCache, appended_rows, rewrite_rows
+from somatlas.records import row_reader
 
 T = TypeVar("T")
 NONE = "none"  # the model as it is, as an attack of one attempt
@@ -70,9 +74,33 @@ class Known:
 
 @dataclass(frozen=True)
 class Family:
-    """An attack that is done, or why it was left out."""
+    """An attack that is done: after how many attempts, and why, where it was left out."""
 
+    attempts: int
     left_out: str = ""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model must be for an audit to go on. asked : a digest of how it is asked."""
+
+    name: str
+    weights: str
+    asked: str
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """Of test prompts, under one edit.
+
+    harmless, borderline : harmful ones against these, None where there are none. length : harmful
+    against harmless by the number of tokens alone, whichever way. layers : that the probe reads.
+    """
+
+    harmless: Estimate
+    borderline: Estimate | None
+    length: Estimate
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +115,11 @@ class Tested:
     kl: Sequence[float]
     length: Sequence[float] = field(default_factory=list)
     repetition: Sequence[float] = field(default_factory=list)
+
+    @property
+    def replies(self) -> int:
+        """How many were made."""
+        return max((sum(map(len, own.values())) for own in self.verdicts.values()), default=0)
 
     def has(self, kinds: Sequence[str]) -> bool:
         """Whether prompts of all these kinds were answered."""
@@ -108,24 +141,25 @@ class Reasoned:
     cut: Mapping[str, int]
     without: Mapping[str, int]
 
+    @property
+    def replies(self) -> int:
+        """How many were made."""
+        return sum(map(len, self.verdicts.values()))
+
 
 class Kept:
     """The files of an audit's folder; in memory alone where there is none."""
 
     def __init__(self, folder: Path | None) -> None:
-        def cache(name: str, decode: Any) -> JsonlCache[str, Any]:
-            return JsonlCache(None if folder is None else folder / name, asdict, decode)
+        def cache(name: str, kind: type[Any]) -> JsonlCache[str, Any]:
+            return JsonlCache(None if folder is None else folder / name, asdict, _decoder(kind))
 
-        self.attempts: JsonlCache[str, Tried] = cache("attempts.jsonl", _tried)
-        self.families: JsonlCache[str, Family] = cache("families.jsonl", _of(Family))
-        self.tested: JsonlCache[str, Tested] = cache("tested.jsonl", _of(Tested))
-        self.reasoning: JsonlCache[str, Reasoned] = cache("reasoning.jsonl", _of(Reasoned))
-        self.recognition: JsonlCache[str, Any] = JsonlCache(
-            None if folder is None else folder / "recognition.jsonl", dict, _plain
-        )
-        self.models: JsonlCache[str, Any] = JsonlCache(
-            None if folder is None else folder / "models.jsonl", dict, _plain
-        )
+        self.attempts: JsonlCache[str, Tried] = cache("attempts.jsonl", Tried)
+        self.families: JsonlCache[str, Family] = cache("families.jsonl", Family)
+        self.tested: JsonlCache[str, Tested] = cache("tested.jsonl", Tested)
+        self.reasoning: JsonlCache[str, Reasoned] = cache("reasoning.jsonl", Reasoned)
+        self.recognition: JsonlCache[str, Recognition] = cache("recognition.jsonl", Recognition)
+        self.models: JsonlCache[str, Identity] = cache("models.jsonl", Identity)
         self.replies = None if folder is None else folder / "replies.jsonl"
 
     def known(self, place: Place) -> tuple[Known, ...]:
@@ -140,20 +174,29 @@ class Kept:
         return tuple(found)
 
     def drop_untested(self) -> None:
-        """Leave out replies of attempts whose test was interrupted: they are made again."""
-        if self.replies is not None and self.replies.exists():
-            rows = [
+        """Leave out replies of attempts whose test was interrupted, or has lost some of its replies
+        since: they are made again."""
+        if self.replies is None:
+            return
+        rows = appended_rows(self.replies)
+        counts = Counter(map(_whose, rows))
+        for tests in (self.tested, self.reasoning):
+            for key, one in tests.all().items():
+                if counts[key, tests is self.reasoning] < one.replies:
+                    tests.forget(key)
+        if self.replies.exists():
+            kept = [
                 row
-                for row in appended_rows(self.replies)
-                if row["attempt"] in (self.reasoning if "reasoning" in row else self.tested)
+                for row, (key, reasons) in zip(rows, map(_whose, rows), strict=True)
+                if key in (self.reasoning if reasons else self.tested)
             ]
-            rewrite_rows(self.replies, rows)
+            rewrite_rows(self.replies, kept)
 
     def put_in_order(self, families: Sequence[Place]) -> None:
         """Have the files hold each attempt once, attack by attack in this order."""
         place = {one.family: i for i, one in enumerate(families)}
-        self.attempts.arrange(lambda _, row: (place[row.place.family], row.number))
-        self.families.arrange(lambda key, _: place[key])
+        self.attempts.arrange(lambda _, row: (place.get(row.place.family, len(place)), row.number))
+        self.families.arrange(lambda key, _: place.get(key, len(place)))
 
     def of(self, role: str, seed: int) -> list[Tried]:
         """All attempts on a model under a seed, in the order of attacks and attempts."""
@@ -161,16 +204,21 @@ class Kept:
         return sorted(rows, key=lambda row: (row.attack, row.number))
 
 
-def _tried(row: Mapping[str, Any]) -> Tried:
-    return Tried(**{**_plain(row), "outcome": Outcome(**row["outcome"])})
+def _whose(row: Mapping[str, Any]) -> tuple[str, bool]:
+    """Of which attempt a reply is, and whether it has a column of reasoning."""
+    return str(row.get("attempt")), "reasoning" in row
 
 
-def _of(kind: type[T]) -> Any:
+def _decoder(kind: type[T]) -> Callable[[Mapping[str, Any]], T]:
+    """Of a line's fields: a ValueError for those that are not as they were written."""
+    read = row_reader(kind)
+
     def decode(row: Mapping[str, Any]) -> T:
-        return kind(**_plain(row))
+        found = read({name: value for name, value in row.items() if name != "key"})
+        if not isinstance(row["key"], str) or (
+            isinstance(found, Tried) and row["key"] != str(found.place)
+        ):
+            raise ValueError(f"{row['key']!r} is not its key")
+        return found
 
     return decode
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "key"}

@@ -38,6 +38,11 @@ class Prepared:
         """
         kept = Plan.read_if_there(self.folder)
         if kept is None:
+            if len(Kept(self.folder).attempts):
+                raise InputError(
+                    f"{self.folder} holds attempts and no plan.json that they were made under: "
+                    "give another --name, or remove that folder"
+                )
             self.plan.write(self.folder)
             return
         if kept.sha256 != self.plan.sha256:
@@ -48,9 +53,9 @@ class Prepared:
                 "a plan is not changed once it is begun, so give another --name"
             )
         for role, row in Kept(self.folder).models.all().items():
-            if row["name"] != self.names.get(role):
+            if row.name != self.names.get(role):
                 raise InputError(
-                    f"{self.folder} holds an audit with {row['name']} as {role}, not "
+                    f"{self.folder} holds an audit with {row.name} as {role}, not "
                     f"{self.names.get(role, 'none')}: give another --name"
                 )
 

@@ -8,8 +8,7 @@ form alone (arXiv 2509.03888), so the number of a prompt's tokens is ranked besi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from torch import Tensor
 from somatlas.attacks.attack import Attempt
 from somatlas.attacks.attack_cost import Estimate
 from somatlas.audits.bench import Baseline, Bench, Held
-from somatlas.audits.kept_attempts import NONE, Known, Place
+from somatlas.audits.kept_attempts import NONE, Known, Place, Recognition
 from somatlas.fleet import Work
 from somatlas.progress import Advance
 from somatlas.prompts.prompt_set import texts
@@ -30,20 +29,6 @@ _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Recognition:
-    """Of test prompts, under one edit.
-
-    harmless, borderline : harmful ones against these, None where there are none. length : harmful
-    against harmless by the number of tokens alone, whichever way. layers : that the probe reads.
-    """
-
-    harmless: Estimate
-    borderline: Estimate | None
-    length: Estimate
-    layers: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Edited:
     """An edit under which it is asked. known : of its attack's attempts up to it."""
 
@@ -51,14 +36,14 @@ class Edited:
     known: tuple[Known, ...]
 
 
-def recognition_work(held: Held, baselines: Mapping[str, Baseline]) -> Work[Edited, dict[str, Any]]:
-    """`recognition` under edits, as plain values."""
+def recognition_work(held: Held, baselines: Mapping[str, Baseline]) -> Work[Edited, Recognition]:
+    """`recognition` under edits."""
 
-    def work(edits: Sequence[Edited], _advance: Advance) -> list[dict[str, Any]]:
+    def work(edits: Sequence[Edited], _advance: Advance) -> list[Recognition]:
         found = []
         for one in edits:
             bench = held.bench(one.place.role, baselines)
-            found.append(asdict(recognition(bench, bench.made(one.place, one.known))))
+            found.append(recognition(bench, bench.made(one.place, one.known)))
         return found
 
     return work

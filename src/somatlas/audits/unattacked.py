@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from somatlas.audits.bench import Baseline, Held, Means, drift_prompts
+from somatlas.audits.kept_attempts import Identity
 from somatlas.audits.reasoning_columns import silence_of
 from somatlas.completions.cache import ReplyStore, model_key
 from somatlas.completions.make import Generator, parted
@@ -43,9 +44,9 @@ class Introduced:
     silence: str
 
     @property
-    def record(self) -> dict[str, str]:
+    def identity(self) -> Identity:
         """What must be the same for an audit to go on."""
-        return {"name": self.name, "weights": self.weights, "asked": self.asked}
+        return Identity(self.name, self.weights, self.asked)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from somatlas.arguments import check_no_boolean
 from somatlas.errors import InputError
 from somatlas.judges.verdict import Judge
 from somatlas.plugins import refused
@@ -21,6 +22,12 @@ class JudgeSettings(BaseModel):
     other judges may read too; the rest are the kind's own (`--judge-settings KIND.FIELD=VALUE`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        check_no_boolean(value, cls.model_fields[info.field_name or ""].annotation)
+        return value
 
 
 def shared(setting: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -92,7 +99,7 @@ class JudgeKind(Generic[S]):
         name, colon, argument = spec.partition(":")
         takes = self.argument is not None
         if name != self.name or bool(colon) != takes or bool(argument) != takes:
-            raise InputError(f"must be {self.form} for the {self.title}")
+            raise InputError(f"judge {spec!r} must be {self.form} for the {self.title}")
         return argument
 
     def told(self, values: Mapping[str, Any], own: Mapping[str, Any] = _ANY) -> S:

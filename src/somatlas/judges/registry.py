@@ -14,6 +14,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from somatlas.arguments import check_kind
 from somatlas.errors import InputError
 from somatlas.judges import kinds
 from somatlas.judges.coherence import CoherenceCheck
@@ -42,7 +43,7 @@ def kind_named(name: str) -> JudgeKind[Any]:
     """
     own, others = built_in_kinds().get(name), _others().get(name, [])
     if own is None and not others:
-        raise InputError(f"must be {judge_forms()}")
+        raise InputError(f"there is no judge {name!r}: it must be {judge_forms()}")
     if len(others) + (own is not None) > 1:
         whose = [*(["somatlas"] if own else []), *(_package(one) for one in others)]
         raise InputError(
@@ -54,6 +55,7 @@ def kind_named(name: str) -> JudgeKind[Any]:
 def find_kind(spec: str) -> JudgeKind[Any]:
     """The kind of a judge such as keyword or classifier:MODEL; raises InputError as `kind_named`
     does, and where what stands behind the colon is missing or does not belong there."""
+    check_kind("a judge's name", spec, str, f"a text, as {judge_forms()}")
     kind = kind_named(spec.partition(":")[0])
     kind.parse(spec)
     return kind

@@ -115,8 +115,8 @@ def day(value: str) -> str:
 
 def plain_name(value: str) -> str:
     """A name that is one folder's, on every system."""
-    if not value or value in (".", "..") or set(value) & set('/\\:*?"<>|'):
-        raise ValueError("must be a plain folder name")
+    if not value or value.startswith(".") or set(value) & set('/\\:*?"<>|'):
+        raise ValueError("must be a plain folder name, which begins with no dot")
     return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from difflib import get_close_matches
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from somatlas.errors import InputError
 from somatlas.runs.fields import FIELDS
 
 ENVIRONMENT_PREFIX = "SOMATLAS_"
+_NO_SETTINGS = ("SOMATLAS_CACHE", "SOMATLAS_API_KEY")  # variables that are read elsewhere
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -46,6 +48,15 @@ def read_toml(path: Path | Traversable, what: str) -> dict[str, Any]:
 
 
 def from_environment() -> dict[str, str]:
-    """Settings from variables such as SOMATLAS_BATCH_SIZE."""
+    """Settings from variables such as SOMATLAS_BATCH_SIZE.
+
+    Raises InputError for a variable of that form that is none and not otherwise known either: what
+    was mistyped would be left out in silence.
+    """
     names = {ENVIRONMENT_PREFIX + name.upper(): name for name in FIELDS}
-    return {names[key]: value for key, value in os.environ.items() if key in names and value}
+    given = {k: v for k, v in os.environ.items() if k.startswith(ENVIRONMENT_PREFIX) and v}
+    for key in sorted(given.keys() - names.keys() - set(_NO_SETTINGS)):
+        near = get_close_matches(key, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see somatlas run --help"
+        raise InputError(f"there is no setting for the variable {key}: unset it ({hint})")
+    return {names[key]: value for key, value in given.items() if key in names}

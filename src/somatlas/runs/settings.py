@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from somatlas.arguments import check_unicode
+from somatlas.arguments import check_no_boolean, check_unicode
 from somatlas.directions.methods import METHODS, built_in_methods, method_settings
 from somatlas.errors import InputError, without_password
 from somatlas.judges.registry import Judges, find_kind, kind_named
@@ -50,6 +50,7 @@ class _Parsed(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _parse(cls, value: Any, info: ValidationInfo) -> Any:
+        check_no_boolean(value, hints()[info.field_name or ""])
         setting = FIELDS[info.field_name or ""]
         parse = setting.parse
         if isinstance(value, str):

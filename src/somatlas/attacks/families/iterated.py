@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from somatlas.ablation import LayerProjections, Projection
-from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Attempt, Count, Rounds
 from somatlas.attacks.cells import cells_after
 from somatlas.attacks.pools import fitted
 from somatlas.attacks.target import Target
@@ -42,7 +42,7 @@ class IteratedAttack(Attack):
     summary = "directions made again under the ablation so far, phase after phase"
 
     def __init__(
-        self, phases: int = PHASES, neurons: int = 3, grid: tuple[int, int] = (4, 4)
+        self, phases: Count = PHASES, neurons: Count = 3, grid: tuple[Count, Count] = (4, 4)
     ) -> None:
         self.phases = phases
         self.neurons = neurons

@@ -11,7 +11,7 @@ from optuna.trial import Trial
 from torch import Tensor
 
 from somatlas.ablation import LayerProjections
-from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Attempt, Count, Rounds
 from somatlas.attacks.pools import pool_of
 from somatlas.attacks.target import Target
 from somatlas.attacks.tuning import tuned
@@ -36,7 +36,7 @@ class LayerwiseAttack(Attack):
     title = "own directions of every layer"
     summary = "each block's writes lose that block's own mean difference or k of its map's neurons"
 
-    def __init__(self, grid: tuple[int, int] = (4, 4)) -> None:
+    def __init__(self, grid: tuple[Count, Count] = (4, 4)) -> None:
         self.grid = grid
 
     def rounds(self, target: Target) -> Rounds:

@@ -6,14 +6,12 @@ import random
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import count
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from somatlas.ablation import Projection
-from somatlas.attacks.attack import Ablated, Attack, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Count, Counts, Rounds
 from somatlas.attacks.gradient import STEPS, Goal, answer_openings, optimised_span
 from somatlas.attacks.target import Target
 from somatlas.measures.layer_rule import first_token_log_probabilities
@@ -45,13 +43,17 @@ class GradientAttack(Attack):
 
     def __init__(
         self,
-        ks: tuple[Annotated[int, Field(ge=1)], ...] = (1, 3, 2, 4),
-        steps: Annotated[int, Field(ge=1)] = STEPS,
-        rows: Annotated[int, Field(ge=1)] = 8,
+        ks: Counts = (1, 3, 2, 4),
+        steps: Count = STEPS,
+        rows: Count = 8,
     ) -> None:
         self.ks = ks
         self.steps = steps
         self.rows = rows
+
+    @property
+    def most_directions(self) -> int:
+        return max(self.ks)
 
     def rounds(self, target: Target) -> Rounds:
         layers = [score.layer for score in target.screened_layers()]

@@ -6,11 +6,22 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from somatlas.attacks.attack import ROUND, Ablated, Attack, Attempt, Rounds, in_rounds
+from somatlas.attacks.attack import (
+    ROUND,
+    Ablated,
+    Attack,
+    Attempt,
+    Count,
+    Counts,
+    Rounds,
+    in_rounds,
+)
 from somatlas.attacks.families.searched_sets import KS, LAYERS
 from somatlas.attacks.families.single_direction import single_directions
 from somatlas.attacks.pools import pool_of
@@ -34,9 +45,9 @@ class TransferAttack(Attack):
 
     def __init__(
         self,
-        layers: int = LAYERS,
-        grid: tuple[int, int] = (4, 4),
-        ks: tuple[int, ...] = KS,
+        layers: Count = LAYERS,
+        grid: tuple[Count, Count] = (4, 4),
+        ks: Counts = KS,
     ) -> None:
         self.layers = layers
         self.grid = grid
@@ -94,7 +105,9 @@ class StripAttack(Attack):
     threat = "C"
     needs_other = True
 
-    def __init__(self, keeps: tuple[float, ...] = (0.3, 0.0)) -> None:
+    def __init__(
+        self, keeps: Annotated[tuple[float, ...], Field(min_length=1)] = (0.3, 0.0)
+    ) -> None:
         self.keeps = keeps
 
     def check(self, target: Target) -> None:

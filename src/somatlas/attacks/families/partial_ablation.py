@@ -11,7 +11,7 @@ from optuna.trial import Trial
 from torch import Tensor
 
 from somatlas.ablation import LayerProjections, norm_preserving
-from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Attempt, Count, Rounds
 from somatlas.attacks.target import Target
 from somatlas.attacks.tuning import tuned
 from somatlas.errors import InputError
@@ -53,7 +53,7 @@ class PartialAttack(Attack):
     title = "partial and gentle edits"
     summary = "one direction by part of its strength, in a window of layers, cleaned, norms kept"
 
-    def __init__(self, layers: int = LAYERS) -> None:
+    def __init__(self, layers: Count = LAYERS) -> None:
         self.layers = layers
 
     def rounds(self, target: Target) -> Rounds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Attempt, Count, Counts, Rounds
 from somatlas.attacks.families.single_direction import single_directions
 from somatlas.attacks.target import Target
 from somatlas.models.generation import first_reply_tokens
@@ -45,7 +45,7 @@ class PrefillAttack(Attack):
     title = "prefilled replies"
     summary = "replies opened with the model's own words under ablation, nothing edited"
 
-    def __init__(self, lengths: tuple[int, ...] = LENGTHS, layers: int = LAYERS) -> None:
+    def __init__(self, lengths: Counts = LENGTHS, layers: Count = LAYERS) -> None:
         self.lengths = lengths
         self.layers = layers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from somatlas.ablation import Projection
-from somatlas.attacks.attack import Ablated, Attack, Attempt, Rounds
+from somatlas.attacks.attack import Ablated, Attack, Attempt, Counts, Rounds
 from somatlas.attacks.families.searched_sets import KS
 from somatlas.attacks.target import Target
 from somatlas.directions.methods import make_method
@@ -20,8 +20,12 @@ class RandomAttack(Attack):
     summary = "k random directions, isotropic or of the harmful covariance"
     is_floor = True
 
-    def __init__(self, ks: tuple[int, ...] = KS) -> None:
+    def __init__(self, ks: Counts = KS) -> None:
         self.ks = ks
+
+    @property
+    def most_directions(self) -> int:
+        return max(self.ks)
 
     def rounds(self, target: Target) -> Rounds:
         layer = target.screened_layers()[0].layer

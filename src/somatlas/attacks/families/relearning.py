@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from somatlas.attacks.attack import Attack, Attempt, Rounds
+from somatlas.attacks.attack import Attack, Attempt, Count, Counts, Rounds
 from somatlas.attacks.families.single_direction import single_directions
 from somatlas.attacks.lora import RANK, Lesson, adapted, learned
 from somatlas.attacks.target import Target
@@ -56,11 +56,15 @@ class RelearningAttack(Attack):
 
     def __init__(
         self,
-        replies: tuple[Annotated[int, Field(ge=1)], ...] = (10, 50, 100),
-        steps: tuple[Annotated[int, Field(ge=1)], ...] = (10, 50, 100),
-        rates: tuple[Annotated[float, Field(gt=0)], ...] = (1e-3, 3e-4, 3e-3),
-        rank: Annotated[int, Field(ge=1)] = RANK,
-        rows: Annotated[int, Field(ge=1)] = 8,
+        replies: Counts = (10, 50, 100),
+        steps: Counts = (10, 50, 100),
+        rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+            1e-3,
+            3e-4,
+            3e-3,
+        ),
+        rank: Count = RANK,
+        rows: Count = 8,
     ) -> None:
         self.replies = replies
         self.steps = steps

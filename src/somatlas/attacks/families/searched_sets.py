@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from somatlas.attacks.attack import Attack, Rounds
+from pydantic import Field
+
+from somatlas.attacks.attack import Attack, Count, Counts, Rounds
 from somatlas.attacks.pools import Pool, pool_of
 from somatlas.attacks.set_search import SetSearch
 from somatlas.attacks.target import Target
@@ -24,7 +26,7 @@ class MethodAttack(Attack):
 
     method: ClassVar[str]
 
-    def __init__(self, layers: int = LAYERS, count: int = 16, ks: tuple[int, ...] = KS) -> None:
+    def __init__(self, layers: Count = LAYERS, count: Count = 16, ks: Counts = KS) -> None:
         self.layers = layers
         self.count = count
         self.ks = ks
@@ -48,9 +50,9 @@ class MapAttack(MethodAttack):
 
     def __init__(
         self,
-        layers: int = LAYERS,
-        grids: tuple[tuple[int, int], ...] = ((4, 4), (3, 3)),
-        ks: tuple[int, ...] = KS,
+        layers: Count = LAYERS,
+        grids: Annotated[tuple[tuple[Count, Count], ...], Field(min_length=1)] = ((4, 4), (3, 3)),
+        ks: Counts = KS,
     ) -> None:
         self.layers = layers
         self.grids = grids
