@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,6 +240,40 @@ def test_attempts_of_who_knows_what_are_refused(
     (folder / name).unlink()
     with pytest.raises(InputError, match=said):
         audited(three, folder, finished.parent / "early.toml")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"refusal_tokens": [999]}, "refusal token 999 is not in the vocabulary of"),
+        ({"refusal_tokens": [-5]}, "refusal token -5 is not in the vocabulary"),
+        ({"refusal_tokens": [5, 5]}, "refusal tokens must be different ids"),
+        ({"refusal_tokens": []}, "refusal tokens must be different ids, and one at least"),
+        ({"refusal_tokens": [True]}, "refusal_tokens must be a list of whole numbers"),
+        ({"folder": 3}, "folder must be a path, or None, not 3"),
+        ({"plan": 3}, "plan must be quick, full or a TOML file, not 3"),
+        ({"plan": None}, "plan must be quick, full or a TOML file, not None"),
+        ({"prompts": "split"}, "prompts must be a PromptSet, or None, not a PromptSplit"),
+        ({"judge": "x"}, "there is no judge 'x': it must be keyword"),
+        ({"judge": 3}, "judge: input should be a valid string"),
+        ({"more_judges": "keyword"}, "more_judges must be a list of names, not 'keyword'"),
+        ({"more_judges": 3}, "more_judges must be a list of names, not 3"),
+        ({"judges": [1]}, "judges must be Judges, or None, not a list"),
+        ({"budget": True}, "budget: must be a number where true stands"),
+        ({"seed": True}, "seed: must be a number where true stands"),
+        ({"max_missing": 2}, "max_missing must be a number at least 0 and at most 1, not 2"),
+        ({"say": 3}, "say must be a function of a line, not 3"),
+    ],
+)
+def test_what_an_audit_cannot_be_told_is_one_sentence(
+    three: Planted, plan: Path, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    prompts = three.train if more.get("prompts") else prompts_of(three)
+    given = {"plan": plan, "folder": tmp_path / "audit", **more}
+    given.pop("prompts", None)
+    with pytest.raises(InputError, match=said):
+        audit(three.lm, prompts, **given)  # type: ignore[arg-type]
+    assert not (tmp_path / "audit").exists()
 
 
 def test_an_attempt_is_measured_once(

@@ -13,6 +13,7 @@ from auditing import plan_file
 from command import Command, Result
 from conftest import save_tiny, tiny_llama, tiny_tokenizer
 from shuffled_fleet import ShuffledFleet, sent
+from somatlas import InputError, open_run
 from somatlas.audits import audit_fleet
 from somatlas.audits.audit_fleet import audit_job, hold
 from somatlas.audits.bench import Means
@@ -85,6 +86,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+PLANS = {
+    "strip": "[attacks]\nstrip = 2\n",
+    "judge": "judge = 'nope'\n[attacks]\nsd = 2\n",
+    "more": "more_judges = ['keyword', 'classifier']\n[attacks]\nsd = 2\n",
+    "true": "[attacks]\nsd = true\n",
+    "own": "[attacks]\nrandom = 1\n[attack_settings.random]\nks = [true]\n",
+    "wide": "[attacks]\ngradient = 1\n[attack_settings.gradient]\nks = [1, 99]\n",
+    "none": "[attacks]\ngradient = 1\n[attack_settings.gradient]\nks = []\n",
+    "zero": "[attacks]\npca = 1\n[attack_settings.pca]\nlayers = 0\n",
+}
+OTHERS = ("wide", "words", "small")
+
+
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize(
     ("flags", "said"),
@@ -98,7 +112,23 @@ def contents(folder: Path) -> dict[str, bytes]:
         (("--plan", "strip.toml"), "'strip' of the plan takes something of a second model"),
         (("--budget", "2"), "'2' is not one of '1', '4'"),
         (("--relearn",), "plan quick has no attack that trains the model"),
-        (("--judge", "nobody"), "must be"),
+        (("--judge", "nobody"), "there is no judge 'nobody': it must be keyword, classifier:MODEL"),
+        (("--plan", "judge.toml"), "there is no judge 'nope': it must be keyword, classifier:"),
+        (("--plan", "more.toml"), "judge 'classifier' must be classifier:MODEL for the"),
+        (("--plan", "true.toml"), "attacks: must be a number where true stands"),
+        (("--plan", "own.toml"), "'ks' of attack 'random' cannot be [True]: must be a number"),
+        (("--plan", "wide.toml"), "'gradient' is to make 99 directions of vectors of 32 dim"),
+        (("--plan", "none.toml"), "setting 'ks' of attack 'gradient' cannot be []"),
+        (("--plan", "zero.toml"), "setting 'layers' of attack 'pca' cannot be 0"),
+        (("--refusal-tokens", "999"), "refusal token 999 is not in the vocabulary of 261"),
+        (("--refusal-tokens", "-5"), "refusal token -5 is not in the vocabulary of 261"),
+        (("--refusal-tokens", "10,10"), "refusal tokens must be different ids"),
+        (("--refusal-tokens", ""), "refusal tokens must be different ids, and one at least"),
+        (
+            ("--against", "small", "--refusal-tokens", "10,260"),
+            "refusal token 260 is not in the vocabulary of 200",
+        ),
+        (("--name", ".replies"), "must be a plain folder name, which begins with no dot"),
         (("--against", "wide", "--plan", "strip.toml"), "wide has d_model 16 and tiny 32"),
         (("--against", "words", "--plan", "strip.toml"), "words has another vocabulary than tiny"),
         (("--against", "elsewhere/tiny"), "has the model's own name"),
@@ -120,9 +150,10 @@ def test_bad_input_is_one_sentence_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("unknown.toml").write_text("[attacks]\nsom-9 = 2\n")
-    Path("strip.toml").write_text("[attacks]\nstrip = 2\n")
+    for name, content in PLANS.items():
+        Path(f"{name}.toml").write_text(content)
     monkeypatch.setattr(ray_cluster, "installed", lambda: WithoutNodes)
-    if "wide" in flags or "words" in flags:
+    if flags[0] == "--against" and flags[1] in OTHERS:
         _other(flags[1])
     assert said in command.fails("audit", tiny_folder, *GIVEN, *flags)
     assert not Path("runs").exists()
@@ -148,11 +179,39 @@ def test_workers_without_ray_are_said_once(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("unloaded")
+@pytest.mark.parametrize("there", ["config.toml", "sweep.json", "plan.json"])
+def test_a_folder_is_of_a_run_or_a_sweep_or_an_audit(
+    command: Command, tiny_folder: Path, tmp_path: Path, there: str
+) -> None:
+    folder = tmp_path / "tiny" / "mine"
+    folder.mkdir(parents=True)
+    (folder / there).write_text("" if there == "config.toml" else "{}")
+    place = ("--name", "mine", "--out", tmp_path)
+    kept = {
+        "config.toml": ("run", ("run", tiny_folder, *place)),
+        "sweep.json": ("sweep", ("sweep", tiny_folder, *place, "--over", "k=1-2")),
+        "plan.json": ("audit", ("audit", tiny_folder, *place, *GIVEN)),
+    }
+    whose, _ = kept.pop(there)
+    for kind, line in kept.values():
+        said = command.fails(*line)
+        assert f"mine holds {'an' if whose == 'audit' else 'a'} {whose} (its {there} is" in said
+        assert f"is no place for {'an' if kind == 'audit' else 'a'} {kind}" in said
+    if whose != "run":
+        (folder / "config.toml").write_text("seed = 1\n")
+        assert f"{whose} (its {there}" in command.fails("report", folder)
+        with pytest.raises(InputError, match=f"{whose} .its {there}"):
+            open_run(folder)
+
+
 def _other(name: str) -> None:
-    """A checkpoint of another width, or of another vocabulary."""
+    """A checkpoint of another width, or of another or a smaller vocabulary."""
     model, tokenizer = tiny_llama(), tiny_tokenizer()
     if name == "words":
         tokenizer.add_tokens(["word"])
+    elif name == "small":
+        model.config.vocab_size = 200
     else:
         model.config.hidden_size = 16
     model.config.save_pretrained(name)

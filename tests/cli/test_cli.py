@@ -74,6 +74,29 @@ def test_bad_settings(
     assert message in command.fails("run", tiny_folder, "--out", tmp_path, *flags)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("trials", "true"), ("sigma", "false"), ("grid", "[true, 4]"), ("layer", "true")],
+)
+def test_a_number_is_not_true_or_false(
+    command: Command, tmp_path: Path, name: str, value: str
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(f"{name} = {value}\n")
+    said = command.fails("run", "--config", path)
+    assert f"setting {name!r} cannot be" in said
+    assert "must be a number where" in said
+
+
+def test_a_mistyped_variable_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMATLAS_CACHE", "elsewhere")  # no setting, and known
+    monkeypatch.setenv("SOMATLAS_TRAILS", "512")
+    for line in (("run",), ("audit",), ("sweep", "--over", "k=1-2"), ("doctor",), ("report",)):
+        said = command.fails(*line)
+        assert "no setting for the variable SOMATLAS_TRAILS" in said
+        assert "did you mean SOMATLAS_TRIALS?" in said
+
+
 def test_a_bad_config_file(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     assert "does not exist" in command.fails("run", "--config", path)

@@ -242,7 +242,7 @@ def in_browser(page: Path) -> tuple[str, str]:
     """The page's document after its scripts, and what the browser logged."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
-        assert "SOMATLAS_NEEDS_CHROMIUM" not in os.environ, "the gate must have Chromium"
+        assert "TESTS_NEED_CHROMIUM" not in os.environ, "the gate must have Chromium"
         pytest.skip("Chromium is not installed (Debian: apt install chromium)")
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     line += ["--virtual-time-budget=3000", "--dump-dom", f"file://{page}"]

@@ -22,7 +22,7 @@ from somatlas.searches import open_storage
 def database() -> Iterator[str]:
     folder = postgres.programs()
     if folder is None:
-        assert "SOMATLAS_NEEDS_POSTGRES" not in os.environ, "the gate must have PostgreSQL"
+        assert "TESTS_NEED_POSTGRES" not in os.environ, "the gate must have PostgreSQL"
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
     with postgres.server(folder) as url:
         yield url

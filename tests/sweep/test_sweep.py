@@ -251,7 +251,9 @@ def test_a_point_of_other_settings_is_refused_before_a_model_is_loaded(
     assert message.startswith("somatlas: 4 things are wrong: (1) k=1, seed=0: ")
     shutil.rmtree(own)
     (own.parent / "sweep_k=1_seed=0").rename(own)
-    assert "is a run, not a sweep" in command.fails("sweep", tiny_folder, *place, *OVER)
+    assert "holds a run (its config.toml is there), and is no place for a sweep" in command.fails(
+        "sweep", tiny_folder, *place, *OVER
+    )
 
 
 def test_a_point_that_cannot_be_made_is_named_and_the_others_are_made(

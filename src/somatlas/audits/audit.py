@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import somatlas
-from somatlas.arguments import check_kind, check_whole
+from somatlas.arguments import check_kind, check_real, check_whole, described, whole_numbers
 from somatlas.audits.attacking import Attacking
 from somatlas.audits.audit_fleet import in_place
 from somatlas.audits.audit_record import AuditRecord, ModelResult
@@ -19,7 +19,7 @@ from somatlas.audits.bench import Baseline, Held, Means, between
 from somatlas.audits.checking import comparison_numbers, finding_rows, findings_of
 from somatlas.audits.kept_attempts import NONE, Kept, Place
 from somatlas.audits.measured_model import Measured, deciding_place
-from somatlas.audits.preparing import Prepared, check_alike, prepare
+from somatlas.audits.preparing import Prepared, check_alike, check_widths, prepare
 from somatlas.audits.proving import ALL_KINDS, HARMFUL, prove
 from somatlas.audits.reasoning_columns import breaking_place, column_numbers, left_out, reasoned
 from somatlas.audits.recognition import Edited, recognition_work
@@ -29,6 +29,7 @@ from somatlas.completions.cache import ReplyStore
 from somatlas.errors import InputError
 from somatlas.fleet import Fleet, Work, deal
 from somatlas.judges.registry import Judges, is_asked_by_driver
+from somatlas.measures.layer_choice import valid_tokens
 from somatlas.models.language_model import MODEL, LanguageModel
 from somatlas.prompts.bundled import bundled_prompts
 from somatlas.prompts.prompt_set import PromptSet
@@ -93,7 +94,18 @@ def audit(
     """
     check_kind("lm", lm, LanguageModel, MODEL)
     check_kind("against", against, (LanguageModel, type(None)), f"{MODEL}, or None")
+    check_kind("prompts", prompts, (PromptSet, type(None)), "a PromptSet, or None")
+    check_kind("judges", judges, (Judges, type(None)), "Judges, or None")
+    check_kind("folder", folder, (str, Path, type(None)), "a path, or None")
+    if isinstance(more_judges, str) or not isinstance(more_judges, Iterable | None):
+        raise InputError(f"more_judges must be a list of names, not {described(more_judges)}")
+    if not callable(say):
+        raise InputError(f"say must be a function of a line, not {described(say)}")
     models = {"model": lm} | ({} if against is None else {"against": against})
+    if refusal_tokens is not None:
+        refusal_tokens = whole_numbers("refusal_tokens", refusal_tokens, "[10, 20]")
+        for one in models.values():
+            valid_tokens(refusal_tokens, one.limits.vocabulary)
     prepared = prepare(
         bundled_prompts() if prompts is None else prompts,
         Path(folder) if folder is not None else Path(mkdtemp(prefix="somatlas-audit-")),
@@ -106,9 +118,11 @@ def audit(
         judge=judge,
         more_judges=None if more_judges is None else tuple(more_judges),
     )
+    widths = {role: one.d_model for role, one in models.items()}
+    check_widths(prepared.names, widths, prepared.plan)
     check_alike(
         prepared.names,
-        {role: one.d_model for role, one in models.items()},
+        widths,
         {role: one.tokenizer.get_vocab() for role, one in models.items()},
         prepared.plan,
     )
@@ -134,6 +148,7 @@ def means_of(
     """How a prepared audit is carried out; see `audit`, and `Means` for lanes not given."""
     for what, count in {"batch_size": batch_size, "lanes": 1 if lanes is None else lanes}.items():
         check_whole(what, count, 1)
+    check_real("max_missing", max_missing, least=0, most=1)
     return Means(
         prepared.plan,
         prepared.prompts,

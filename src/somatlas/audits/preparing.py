@@ -16,6 +16,7 @@ from somatlas.errors import InputError, Problems
 from somatlas.files import read_text
 from somatlas.judges.registry import Judges
 from somatlas.prompts.prompt_set import PromptSet
+from somatlas.runs.folder_kind import check_folder
 
 _JUDGING = ("behaviour", "judge_template", "judge_labels")  # settings that decide verdicts
 
@@ -74,6 +75,7 @@ def prepare(
     `Plan` in place of the plan's own, None for none. Raises one InputError with all that is wrong;
     writes nothing.
     """
+    check_folder(folder, "audit")
     judges = judges or Judges()
     found = load_plan(plan, judging=_judging(judges), **changes)
     problems = Problems()
@@ -133,6 +135,15 @@ def check_alike(
         )
     if vocabularies["model"] != vocabularies["against"]:
         raise InputError(f"{two} has another vocabulary than {one}: {advice}")
+
+
+def check_widths(names: Mapping[str, str], widths: Mapping[str, int | None], plan: Plan) -> None:
+    """Raise InputError where an attack of the plan would make more directions than a model's
+    vectors have dimensions. widths : d_model by role, None where it is not known."""
+    for role in names:
+        if (d_model := widths[role]) is not None:
+            for name in plan.attacks:
+                make_attack(name, plan.attack_settings.get(name)).check_width(d_model)
 
 
 def _judging(judges: Judges) -> dict[str, Any]:

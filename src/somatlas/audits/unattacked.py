@@ -16,7 +16,7 @@ from somatlas.completions.make import Generator, parted
 from somatlas.fleet import Fleet, Work, deal, flat
 from somatlas.judges import CoherenceCheck
 from somatlas.measures.drift import MORE_REPLY_TOKENS
-from somatlas.measures.layer_choice import rule_prompts, sought_tokens
+from somatlas.measures.layer_choice import rule_prompts, sought_tokens, valid_tokens
 from somatlas.measures.layer_rule import first_token_log_probabilities
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
@@ -142,7 +142,8 @@ def settling_work(
         lm, means = held.models[role], held.means
         asked = _prompts(means, "calibration")
         check = CoherenceCheck.calibrated(lm, asked, answers, strangers_of(means.prompts))
-        tokens = list(means.refusal_tokens or _refusal_tokens(lm, means))
+        given = means.refusal_tokens
+        tokens = valid_tokens(given, lm.limits.vocabulary) if given else _refusal_tokens(lm, means)
         return check.record, tokens, [str(lm.tokenizer.decode([token])) for token in tokens]
 
     return lambda items, _advance: [settle(*item) for item in items]

@@ -160,12 +160,12 @@ def _prepared(
 ) -> tuple[dict[str, Run], Prepared]:
     """Everything that can be tried before a model is loaded, and what was wrong said at once."""
     from somatlas.audits.audit_fleet import check_learning
-    from somatlas.audits.preparing import check_alike, prepare
+    from somatlas.audits.preparing import check_alike, check_widths, prepare
     from somatlas.errors import Problems
-    from somatlas.models.load import folder_name, load_config, load_tokenizer
+    from somatlas.models.load import folder_name, load_tokenizer
     from somatlas.runs.folder import Run
     from somatlas.runs.places import bring
-    from somatlas.runs.preflight import check_inputs
+    from somatlas.runs.preflight import check_inputs, stated
     from somatlas.runs.setting_sources import from_environment, read_config_file
     from somatlas.runs.settings import Config
 
@@ -182,7 +182,7 @@ def _prepared(
     problems = Problems()
     for run in runs.values():
         with problems.gathered():
-            check_inputs(run, ("represent",))
+            check_inputs(run, ("represent", "layers"))  # of which the refusal tokens
     with problems.gathered():
         prepared = prepare(
             runs["model"].all_prompts,
@@ -199,14 +199,13 @@ def _prepared(
         )
     problems.raise_found()
     check_learning(merged, prepared.plan)
+    models, trusted = {r: run.config.model for r, run in runs.items()}, merged.trust_remote_code
+    widths = {role: stated(name, "hidden_size", trusted) for role, name in models.items()}
+    check_widths(prepared.names, widths, prepared.plan)
     if against is not None:
-        models, trusted = {r: run.config.model for r, run in runs.items()}, merged.trust_remote_code
         check_alike(
             prepared.names,
-            {
-                role: getattr(load_config(name, trusted), "hidden_size", None)
-                for role, name in models.items()
-            },
+            widths,
             {role: load_tokenizer(name, trusted).get_vocab() for role, name in models.items()},
             prepared.plan,
         )

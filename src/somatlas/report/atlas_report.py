@@ -69,6 +69,7 @@ def atlas(
     check_kind("directions", directions, DirectionSet, "a DirectionSet, as a method's directions_")
     check_kind("representations", representations, Representations, "what represent returned")
     check_kind("result", result, Result, "what evaluate returned")
+    check_kind("condition", condition, str, "the name of a condition")
     check_whole("candidates", candidates, 1)
     check_whole("lanes", lanes, 1)
     projection = result.projections.get(condition)

@@ -38,6 +38,7 @@ from somatlas.progress import note
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
 from somatlas.prompts.sources import Sources, named_prompts
+from somatlas.runs.folder_kind import check_folder
 from somatlas.runs.places import bring, described, home_of, local_root, run_place
 from somatlas.runs.recipes import load_recipe
 from somatlas.runs.setting_sources import read_config_file, read_run_settings
@@ -376,6 +377,7 @@ def open_run(flags: dict[str, Any], file: Path | None, environment: dict[str, st
     where = Config.merged(*places)
     folder = run_folder(where)
     bring(where.out, folder)
+    check_folder(folder, "run")
     path = folder / "config.toml"
     own = read_config_file(path) if path.exists() else {}
     own.pop("out", None)  # a folder that was moved is where it was found
@@ -392,6 +394,7 @@ def run_at(place: str | Path, *, whole: bool = False) -> Run:
     whole : of a URL, fetch the representations too.
     """
     folder = run_place(place, whole=whole)
+    check_folder(folder, "run")
     return Run(Config.merged(read_run_settings(folder)), folder)
 
 

@@ -88,10 +88,14 @@ def _refusal_tokens(run: Run) -> None:
 
 
 def _count(run: Run, name: str) -> int | None:
-    """What the model's configuration says; None where it says nothing, or cannot be read, which
-    loading tells."""
+    return stated(run.config.model, name, run.config.trust_remote_code)
+
+
+def stated(model: str, name: str, trust_remote_code: bool) -> int | None:
+    """A number of a model's configuration, such as its hidden_size; None where it says nothing, or
+    cannot be read, which loading tells."""
     try:
-        config = load_config(run.config.model, run.config.trust_remote_code)
+        config = load_config(model, trust_remote_code)
     except InputError:
         return None
     count = getattr(config, name, None)

@@ -19,6 +19,7 @@ from somatlas.files import read_json
 from somatlas.prompts import PromptSet
 from somatlas.records import Form, checked
 from somatlas.runs.folder import Run, open_run, run_folder
+from somatlas.runs.folder_kind import check_folder
 from somatlas.runs.places import bring
 from somatlas.runs.settings import STAGES, Config, Stage
 from somatlas.runs.stages.represent_stage import check_grid
@@ -91,8 +92,7 @@ def make_plan(
     place = Config.merged({"name": NAME}, *({n: x[n] for n in _PLACE & x.keys()} for x in layers))
     folder = run_folder(place)
     bring(place.out, folder)
-    if (folder / "config.toml").exists():
-        raise InputError(f"{folder} is a run, not a sweep: give another --name")
+    check_folder(folder, "sweep")
     path = folder / "sweep.json"
     kept: dict[str, Any] = {"over": {}, "settings": {}}
     if path.exists():
