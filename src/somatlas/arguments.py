@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_args
 
 from somatlas.errors import InputError
@@ -76,6 +77,12 @@ def whole_numbers(name: str, values: Any, give: str) -> tuple[int, ...]:
     if not all(isinstance(one, Integral) and not isinstance(one, bool) for one in found):
         raise InputError(f"{name} must be a list of whole numbers, as {give}, not {found!r}")
     return tuple(map(int, found))
+
+
+def path_of(name: str, value: Any) -> Path:
+    """A path that is given as one, or as a text."""
+    check_kind(name, value, (str, Path), "a path")
+    return Path(value)
 
 
 def check_no_boolean(value: Any, hint: Any) -> None:

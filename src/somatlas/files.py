@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from somatlas.arguments import path_of
 from somatlas.errors import InputError
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def write_tensors(
     from safetensors import SafetensorError  # here: who reads verdicts needs no torch
     from safetensors.torch import save_file
 
-    path = Path(path)
+    path = path_of("path", path)
     described = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     with atomic_file(path) as temporary:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -286,7 +287,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata; raises InputError where it is damaged."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = path_of("path", path)
     if not path.is_file():
         raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}")
     try:

@@ -10,7 +10,14 @@ from tempfile import mkdtemp
 from typing import Any
 
 import somatlas
-from somatlas.arguments import check_kind, check_real, check_whole, described, whole_numbers
+from somatlas.arguments import (
+    check_kind,
+    check_real,
+    check_whole,
+    described,
+    path_of,
+    whole_numbers,
+)
 from somatlas.audits.attacking import Attacking
 from somatlas.audits.audit_fleet import in_place
 from somatlas.audits.audit_record import AuditRecord, ModelResult
@@ -53,7 +60,9 @@ class Audit:
         if no other is given; returns the page's path."""
         from somatlas.audits.audit_page import write_audit
 
-        return write_audit(self.record, Path(folder) if folder else self.folder)
+        return write_audit(
+            self.record, self.folder if folder is None else path_of("folder", folder)
+        )
 
 
 def audit(

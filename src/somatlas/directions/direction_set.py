@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from somatlas.arguments import path_of
 from somatlas.directions.som import SOM
 from somatlas.errors import InputError
 from somatlas.files import read_tensors, write_tensors
@@ -224,7 +225,7 @@ class DirectionSet:
 
         Raises InputError for a damaged or other file.
         """
-        path = Path(path)
+        path = path_of("path", path)
         if path.suffix == ".pt":
             return cls.from_paper_file(path)
         tensors, metadata = read_tensors(path)

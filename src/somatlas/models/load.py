@@ -81,6 +81,7 @@ def load_model(
     if system is not None:
         check_unicode("system", system)
     check_choice("site", site, get_args(Site))
+    check_kind("trust_remote_code", trust_remote_code, bool, "True or False")
     try:
         datetime.fromisoformat(date)
     except (TypeError, ValueError):
@@ -261,6 +262,7 @@ def _outdated(name: str, written_for: str | None, error: Exception) -> str:
 
 def check_device(device: str) -> None:
     """Raise InputError where a device is not there."""
+    check_kind("device", device, str, "a text, as cpu or cuda:1")
     try:
         some = torch.empty(1, device="cpu" if device in ("auto", "spread") else device)
         some.tolist()  # a device of no values, as meta, has none

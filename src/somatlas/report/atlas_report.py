@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import somatlas
-from somatlas.arguments import check_kind, check_whole
+from somatlas.arguments import check_kind, check_whole, path_of
 from somatlas.atlases import map_errors
 from somatlas.atlases.atlas import atlas_of
 from somatlas.atlases.record import Atlas
@@ -39,7 +39,7 @@ class AtlasReport:
 
     def save(self, path: str | Path) -> Path:
         """Write the page, one HTML file that works offline; returns its path."""
-        place = Path(path)
+        place = path_of("path", path)
         write_text(place, page(self.facts, self.head))
         return place
 

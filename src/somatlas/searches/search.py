@@ -122,6 +122,7 @@ def search(
     if max_kl is not None:
         check_real("max_kl", max_kl, above=0)
     check_kind("name", name, str, "a text")
+    check_kind("ordered", ordered, bool, "True or False")
     check_kind("storage", storage, (str, type(None)), "a database URL, as sqlite:///search.db")
     k, seed = int(k), int(seed)  # the record is plain JSON, and arrays' numbers are not
     space = SubsetSpace(min(candidates, len(directions)), k, ordered)
