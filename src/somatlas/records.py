@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from somatlas.errors import InputError
 from somatlas.files import read_json, read_jsonl, write_json
@@ -75,6 +75,20 @@ class Form(BaseModel):
     fields."""
 
     model_config = ConfigDict(extra="allow")
+
+
+def like(form: Any) -> AfterValidator:
+    """Of a field whose value stays plain JSON values, and is of a form: `Annotated[dict[str, Any],
+    like(SomeForm)]`."""
+
+    def check(value: Any) -> Any:
+        try:
+            _adapter(form).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(_first_of(error)) from None
+        return value
+
+    return AfterValidator(check)
 
 
 def checked(form: Any, content: Any, source: str) -> Any:

@@ -2,11 +2,104 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from somatlas.records import Record
+from somatlas.evaluation.evaluation import RateForm
+from somatlas.records import Form, Record, like
+
+
+class _Step(Form):
+    k: int
+    ranks: list[int]
+    n: int
+    asr: float
+    refusal: float
+    babble: float
+    harmless_answered: float
+    kl: float
+    compactness: float | None
+    harmless_compactness: float | None
+    ratio: float | None
+    distance: float | None
+
+
+class _Neuron(Form):
+    neuron: int
+    hits: int
+    categories: dict[str, Any]
+    typical: list[str]
+    rank: int | None
+
+
+class _Refusals(Form):
+    refusal: RateForm
+    harmless_refusal: RateForm | None = None
+    borderline_refusal: RateForm | None = None
+
+
+class _Side(_Refusals):
+    side: Literal["matched", "shuffled", "given", "general"]
+    n_harmful: int
+    n_harmless: int
+    cosine: float
+    kl: float
+
+
+class _Tested(Form):
+    p: float
+
+
+class _Differ(_Tested):
+    n: int
+
+
+class _Contrast(Form):
+    """Of harmless sides; without any, why they are missing is all there is."""
+
+    sides: list[_Side]
+    missing: list[str]
+    base: _Refusals | None = None
+    differ: _Differ | None = None
+    effect: _Tested | None = None
+
+    @model_validator(mode="after")
+    def _compared(self) -> Self:
+        if self.sides and None in (self.base, self.differ, self.effect):
+            raise ValueError("sides are not compared with base")
+        return self
+
+
+class _Arm(_Refusals):
+    kl: float
+
+
+class _Cell(_Arm):
+    rank: int
+
+
+class _Knobs(Form):
+    base: _Arm
+    sd: _Arm
+    cells: list[_Cell]
+    differ: dict[str, _Differ]
+    one_knob: _Tested | None
+
+
+class _Information(Form):
+    bits: float
+    chance: float
+    p: float
+    shuffled: str
+
+
+class _OverRefusal(Form):
+    refused: int
+    answered: int
+    place_refused: float | None
+    place_answered: float | None
+    auc: float | None
 
 
 class Atlas(Record):
@@ -31,16 +124,16 @@ class Atlas(Record):
     cosines: list[list[float]]
     cosines_with_single: list[float]
     plane: dict[str, Any]
-    steps: list[dict[str, Any]]
-    relations: dict[str, Any]
+    steps: Annotated[list[dict[str, Any]], like(list[_Step])]
+    relations: dict[str, float | None]
     stability: dict[str, Any] | None
     missing: dict[str, str] = Field(default_factory=dict)
-    contrast: dict[str, Any]
-    knobs: dict[str, Any] | None
-    neurons: list[dict[str, Any]] | None = None
-    information: dict[str, Any] | None = None
+    contrast: Annotated[dict[str, Any], like(_Contrast)]
+    knobs: Annotated[dict[str, Any] | None, like(_Knobs | None)]
+    neurons: Annotated[list[dict[str, Any]] | None, like(list[_Neuron] | None)] = None
+    information: Annotated[dict[str, Any] | None, like(_Information | None)] = None
     borderline: list[dict[str, Any]] | None = None
-    over_refusal: dict[str, Any] | None = None
+    over_refusal: Annotated[dict[str, Any] | None, like(_OverRefusal | None)] = None
     space: dict[str, Any] | None = None
 
     @model_validator(mode="after")

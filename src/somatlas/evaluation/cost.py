@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 
@@ -19,9 +19,22 @@ from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities
 from somatlas.numerics.statistics import mean_interval, paired_difference
-from somatlas.records import Record
+from somatlas.records import Form, Record, like
 
 _WINDOW = 256  # tokens of a perplexity window
+
+
+class _Mean(Form):
+    mean: float
+    low: float
+    high: float
+
+
+class _Summary(Form):
+    name: str
+    unit: str
+    n: int
+    conditions: dict[str, _Mean]
 
 
 class Cost(Record):
@@ -29,7 +42,7 @@ class Cost(Record):
 
     file: ClassVar[str] = "cost.json"
 
-    measures: list[dict[str, Any]]
+    measures: Annotated[list[dict[str, Any]], like(list[_Summary])]
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from somatlas.evaluation.evidence import evidence
 from somatlas.evaluation.rates import answers_that_count, condition_rates
 from somatlas.evaluation.verdicts import VerdictRow, by_condition
-from somatlas.records import Record
+from somatlas.records import Form, Record, like
 
 if TYPE_CHECKING:  # who reads an evaluation needs no torch
     from somatlas.evaluation.effects import Effects
+
+
+class RateForm(Form):
+    """A `somatlas.numerics.statistics.Rate`."""
+
+    rate: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if len({value is None for value in (self.rate, self.low, self.high)}) > 1:
+            raise ValueError("rate, low and high must be numbers, or none of them")
+        return self
+
+
+class RatesForm(Form):
+    """Of one condition: see `somatlas.evaluation.rates.condition_rates`."""
+
+    refusal: RateForm
+    asr: RateForm
+    babble: RateForm
+    off_topic: RateForm
+    harmless_refusal: RateForm
+    borderline_refusal: RateForm
+
+
+class _Counted(Form):
+    n: int
+    repetition: float | None
+    ended: float | None
+
+
+class _Tested(RatesForm):
+    kl: float
+    kl_32: float
+    counted: _Counted
+
+
+class _Paired(Form):
+    outcome: Literal["refusal", "asr"]
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+
+class _Resolvable(Form):
+    n: int
+    difference: float | None
 
 
 class Evaluation(Record):
@@ -40,17 +93,17 @@ class Evaluation(Record):
     kl_tokens: int
     search: dict[str, Any] | None
     judge: dict[str, Any]
-    paired: list[dict[str, Any]]
-    resolvable: dict[str, Any]
+    paired: Annotated[list[dict[str, Any]], like(list[_Paired])]
+    resolvable: Annotated[dict[str, Any], like(_Resolvable)]
     missing: dict[str, int]
     agreement: list[dict[str, Any]]
-    by_judge: dict[str, Any]
-    late: dict[str, Any]
+    by_judge: Annotated[dict[str, Any], like(dict[str, dict[str, RatesForm]])]
+    late: Annotated[dict[str, Any], like(dict[str, dict[str, RateForm]])]
     systems: dict[str, Any]
-    reasoning_refused: dict[str, Any]
+    reasoning_refused: Annotated[dict[str, Any], like(dict[str, RateForm | None])]
     published: dict[str, Any] | None
     conditions: dict[str, str]
-    test: dict[str, dict[str, Any]]
+    test: Annotated[dict[str, dict[str, Any]], like(dict[str, _Tested])]
 
     @model_validator(mode="after")
     def _of_every_condition(self) -> Self:

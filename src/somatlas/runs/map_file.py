@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.directions.som import SOM
@@ -37,6 +38,14 @@ class _Errors(Form):
     rank_correlation: float | None
     chance: _Chance | None
     ordered: bool
+
+    @model_validator(mode="after")
+    def _against_chance(self) -> Self:
+        if self.rank_correlation is not None and (
+            self.chance is None or self.chance.rank_correlation is None
+        ):
+            raise ValueError("chance has no rank_correlation to compare with")
+        return self
 
 
 @dataclass(frozen=True)

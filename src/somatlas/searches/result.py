@@ -4,15 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import PrivateAttr
 
 from somatlas.ablation import Projection
 from somatlas.errors import InputError
-from somatlas.records import Record
+from somatlas.records import Form, Record, like
 from somatlas.searches.loop import Outcome, pareto_front, within
 from somatlas.searches.space import Ranks
+
+
+class _Shares(Form):
+    asr: float
+    refusal: float
+    incoherent: float
+    kl: float | None
+    pruned: bool
+
+
+class _Trial(_Shares):
+    ranks: list[int]
+
+
+class _Val(_Shares):
+    n: int
+
+
+class _Contender(Form):
+    ranks: list[int]
+    val_asr: float
+    selection_asr: float
+
+
+class _Selection(Form):
+    asr: float
+    optimism: float
+    n: int
+    contenders: list[_Contender]
+
+
+class _OnFront(Form):
+    ranks: list[int]
+    asr: float
+    kl: float
 
 
 class SearchResult(Record):
@@ -29,13 +64,13 @@ class SearchResult(Record):
     file: ClassVar[str] = "search.json"
 
     ranks: list[int]
-    val: dict[str, Any]
-    selection: dict[str, Any] | None
-    front: list[dict[str, Any]] | None
+    val: Annotated[dict[str, Any], like(_Val)]
+    selection: Annotated[dict[str, Any] | None, like(_Selection | None)]
+    front: Annotated[list[dict[str, Any]] | None, like(list[_OnFront] | None)]
     max_kl: dict[str, Any] | None
     storage: str
     coherence: dict[str, Any] | None
-    trials: list[dict[str, Any]]
+    trials: Annotated[list[dict[str, Any]], like(list[_Trial])]
 
     _projection: Projection | None = PrivateAttr(None)
 
