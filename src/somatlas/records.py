@@ -148,7 +148,8 @@ def _first_of(error: ValidationError) -> str:
     """The first field that is wrong, and how."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "its content"
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {reason[0].lower()}{reason[1:]}"
 
 
 def _unlike(source: str, reason: str) -> InputError:
