@@ -123,7 +123,7 @@ OTHERS = ("wide", "words", "small")
         (("--refusal-tokens", "999"), "refusal token 999 is not in the vocabulary of 261"),
         (("--refusal-tokens", "-5"), "refusal token -5 is not in the vocabulary of 261"),
         (("--refusal-tokens", "10,10"), "refusal tokens must be different ids"),
-        (("--refusal-tokens", ""), "refusal tokens must be different ids, and one at least"),
+        (("--refusal-tokens", ""), "setting 'refusal_tokens' cannot be '': must not be empty"),
         (
             ("--against", "small", "--refusal-tokens", "10,260"),
             "refusal token 260 is not in the vocabulary of 200",
