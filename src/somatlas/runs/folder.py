@@ -34,6 +34,7 @@ from somatlas.models.checkpoint import adapter_base
 from somatlas.models.digest import weights_digest
 from somatlas.models.language_model import LanguageModel
 from somatlas.models.load import folder_name, load_model, precision_of
+from somatlas.models.memory import give_back
 from somatlas.progress import note
 from somatlas.prompts import PromptSet, Split
 from somatlas.prompts.hub_sets import layer_rule_prompts
@@ -200,6 +201,7 @@ class Run:
         again = self.is_done(stage)  # with other of the settings that may change
         start = time.monotonic()
         work(self)
+        give_back()
         seconds = round(time.monotonic() - start, 2)
         own = {"settings": self.settings(stage)}
         begun = own if again else self.stages.get(stage, own)

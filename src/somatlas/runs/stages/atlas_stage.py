@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +18,8 @@ from somatlas.directions.som import SOM
 from somatlas.evaluation.effects import KeptDrift
 from somatlas.evaluation.verdicts import VerdictRow
 from somatlas.fleet import Work, deal
+from somatlas.models.memory import give_back
+from somatlas.progress import Advance
 from somatlas.runs.answer_check import check_record
 from somatlas.runs.contents import Contents
 from somatlas.runs.folder import Run, chosen_layer
@@ -102,7 +104,13 @@ def section_work(run: Run, of: AtlasOf) -> Work[str, dict[str, Any]]:
         reads=partial(token_read, run),
         replies=of.replies,
     )
-    return lambda names, _advance: [SECTIONS[name](subject) for name in names]
+
+    def work(names: Sequence[str], _advance: Advance) -> list[dict[str, Any]]:
+        found = [SECTIONS[name](subject) for name in names]
+        give_back()
+        return found
+
+    return work
 
 
 def _replies(run: Run) -> dict[tuple[str, str], str]:
