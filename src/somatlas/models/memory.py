@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import gc
 import sys
 from typing import Any
 
@@ -54,7 +53,6 @@ def check_memory(
 def give_back() -> None:
     """Give memory that was freed back to the system: glibc keeps what batches of many sizes leave,
     a gigabyte a stage of the embedded default. Elsewhere it does nothing."""
-    gc.collect()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not of musl
         if trim is not None:
