@@ -4,8 +4,8 @@
 
 8b : Llama 3's 8B shape with random weights, bfloat16 (16 GB): speed does not depend on them, and no
 reply ends before its last token. default : the embedded default model. small : a toy, to see that
-the command works. Writes results/gpu_SHAPE.json; on a CPU also what one decoding step launches and moves,
-from which docs/performance.md predicts a GPU's.
+the command works. Writes results/gpu_SHAPE.json; on a CPU also what one decoding step launches and
+moves, from which docs/performance.md predicts a GPU's.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ What is out of reach here, and why:
 - **Its memory** was 4.4 GB at most, 1.3 of them freed before and kept by the C library: since then
   each stage gives that back (a round of trials leaves 1.0 GB, 0.1 after it), which was not measured
   over a whole run. Modules and weights, held twice, take 1.8; a batch of 128 replies some 1.2.
-- **The search** takes 124 s where the commit before this work took 113: replies are as long as the
-  test's, and their topic is judged. 1.5 times its speed was aimed at.
+- **The search** takes 124 s; the commit before this work took 113 when it was measured: replies are
+  as long as the test's now, and their topic is judged. 1.5 times its speed was aimed at.
 - **Two workers on Ray** do 0.84 of twice one's work (aimed at: 0.85) on a small model: layers and
   the search have few pieces, the judge's are short. One worker costs 2 % beside Ray's start.
 """
