@@ -61,9 +61,9 @@ What is out of reach here, and why:
   round of refusals 1.4 times as fast; the default stays float32: in bfloat16 a reply depends on
   which others share its batch, so that a run resumed, or made by several workers, would be another.
 - **Beside two busy programs** the demo takes 2.16 times as long as alone (16 min 4 s).
-- **Its memory** is 4.2 GB at most. Modules and weights, held twice, take 1.8; a batch of 128 replies
-  some 1.2, one of 256 refusals more. That each stage gives back what it has freed (1.0 GB after a
-  round of trials) took it down from 4.4 only: the greatest need is within the atlas.
+- **Its memory** is 4.2 GB at most. Modules and weights, held twice, take 1.8; a batch of 128
+  replies some 1.2, one of 256 refusals more. That each stage gives back what it has freed (1.0 GB
+  after a round of trials) took it down from 4.4 only: the greatest need is within the atlas.
 - **The search** takes 124 s; the commit before this work took 113 when it was measured: replies are
   as long as the test's now, and their topic is judged. 1.5 times its speed was aimed at.
 - **Two workers on Ray** do 0.84 of twice one's work (aimed at: 0.85) on a small model: layers and
