@@ -14,7 +14,6 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
-from somatlas.arguments import check_no_boolean
 from somatlas.errors import InputError
 
 if TYPE_CHECKING:  # a list of names needs no validation library
@@ -154,7 +153,9 @@ def _claims(group: str, _path: tuple[str, ...]) -> list[EntryPoint]:
 
 @cache
 def _model(cls: type, taken: frozenset[str]) -> type[BaseModel]:
-    from pydantic import ConfigDict, ValidationInfo, create_model, field_validator
+    from pydantic import ConfigDict, create_model
+
+    from somatlas.records import NoBooleans
 
     hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
     fields: dict[str, Any] = {
@@ -163,18 +164,7 @@ def _model(cls: type, taken: frozenset[str]) -> type[BaseModel]:
         if name not in taken
     }
 
-    def check(value: Any, info: ValidationInfo) -> Any:
-        check_no_boolean(value, fields[info.field_name or ""][0])
-        return value
+    class Settings(NoBooleans):
+        model_config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
-    # A model of pydantic's has either a base or a configuration of its own.
-    base = create_model(
-        "Settings",
-        __config__=ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True),
-    )
-    return create_model(
-        f"{cls.__name__}Settings",
-        __base__=base,
-        __validators__={"check": field_validator("*", mode="before")(check)},
-        **fields,
-    )
+    return create_model(f"{cls.__name__}Settings", __base__=Settings, **fields)

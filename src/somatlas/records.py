@@ -13,8 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from somatlas.arguments import check_no_boolean
 from somatlas.errors import InputError
 from somatlas.files import read_json, read_jsonl, write_json
 
@@ -70,11 +79,29 @@ class Record(BaseModel):
         return self.model_dump(mode="json")
 
 
+class NoBooleans(BaseModel):
+    """A model that takes no true or false for a number, as Python does."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        check_no_boolean(value, cls.model_fields[info.field_name or ""].annotation)
+        return value
+
+
 class Form(BaseModel):
     """What is asked of a JSON object that is read as it is (`checked`); it may have further
     fields."""
 
     model_config = ConfigDict(extra="allow")
+
+
+class Interval(Form):
+    """A mean with its interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 def like(form: Any) -> AfterValidator:

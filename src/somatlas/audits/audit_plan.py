@@ -15,13 +15,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from somatlas.arguments import check_kind, check_no_boolean
+from somatlas.arguments import check_kind
 from somatlas.attacks.findings import Thresholds
 from somatlas.attacks.frontier import BUDGETS
 from somatlas.errors import InputError
-from somatlas.records import Record
+from somatlas.records import NoBooleans, Record
 from somatlas.runs.setting_sources import read_toml
 
 Count = Annotated[int, Field(ge=1)]
@@ -30,7 +30,7 @@ _FREE = {"budget", "relearn"}  # what may be chosen of a named plan
 MULTIPLE = 4  # of the budget, at which every attack is tried again
 
 
-class Plan(Record):
+class Plan(NoBooleans, Record):
     """plan.json.
 
     title : quick, full, or the name of the file that it was read from. exploratory : it is none of
@@ -69,12 +69,6 @@ class Plan(Record):
     thresholds: dict[str, float] = Field(default_factory=lambda: asdict(Thresholds()))
     resamples: Annotated[int, Field(ge=200)] = 10_000
     prompts: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
-        check_no_boolean(value, cls.model_fields[info.field_name or ""].annotation)
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

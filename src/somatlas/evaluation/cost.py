@@ -19,22 +19,16 @@ from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities
 from somatlas.numerics.statistics import mean_interval, paired_difference
-from somatlas.records import Form, Record, like
+from somatlas.records import Form, Interval, Record, like
 
 _WINDOW = 256  # tokens of a perplexity window
-
-
-class _Mean(Form):
-    mean: float
-    low: float
-    high: float
 
 
 class _Summary(Form):
     name: str
     unit: str
     n: int
-    conditions: dict[str, _Mean]
+    conditions: dict[str, Interval]
 
 
 class Cost(Record):

@@ -7,27 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationError
 
-from somatlas.arguments import check_no_boolean
 from somatlas.errors import InputError
 from somatlas.judges.verdict import Judge
 from somatlas.plugins import refused
+from somatlas.records import NoBooleans
 
 _ANY: dict[str, Any] = {}
 
 
-class JudgeSettings(BaseModel):
+class JudgeSettings(NoBooleans):
     """What a kind of judge can be told. Fields made by `shared` are settings of the command that
     other judges may read too; the rest are the kind's own (`--judge-settings KIND.FIELD=VALUE`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
-        check_no_boolean(value, cls.model_fields[info.field_name or ""].annotation)
-        return value
 
 
 def shared(setting: str, default: Any, description: str, **constraints: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from somatlas.ablation import Ablation
-from somatlas.numerics.probabilities import log_probabilities
+from somatlas.numerics.probabilities import divergence, log_probabilities
 
 if TYPE_CHECKING:
     from somatlas.models.language_model import LanguageModel
@@ -134,4 +134,4 @@ def _kl(base: Tensor, ablated: Tensor) -> Tensor:
     if base.shape[1] != ablated.shape[1]:
         width = min(base.shape[1], ablated.shape[1])
         base, ablated = (log_probabilities(log_p[:, :width]) for log_p in (base, ablated))
-    return (base.exp() * (base - ablated)).sum(dim=1)
+    return divergence(base, ablated)

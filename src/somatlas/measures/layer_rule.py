@@ -15,6 +15,7 @@ from torch import Tensor
 from somatlas.ablation import Ablation
 from somatlas.errors import InputError
 from somatlas.models.language_model import LanguageModel
+from somatlas.numerics.probabilities import divergence
 from somatlas.numerics.real_values import in_float64
 
 MAX_KL = 0.1
@@ -117,7 +118,7 @@ def refusal_scores(log_p: Tensor, refusal_tokens: Sequence[int], epsilon: float 
 
 def prompt_kl(base: Tensor, ablated: Tensor) -> Tensor:
     """(n,) KL(base || ablated) in nats; both (n, vocabulary) log p."""
-    return in_float64((base.exp() * (base - ablated)).sum(dim=1))
+    return in_float64(divergence(base, ablated))
 
 
 def mean_kl(base: Tensor, ablated: Tensor) -> float:

@@ -76,9 +76,7 @@ def dealt_replies(
             kept.drop()
 
     alike = [[one.key, own.prompts] for one, own in zip(keyed, wanted, strict=True)]
-    first = [
-        alike.index(one) for one in alike
-    ]  # two edits may be one, as SD and MD of one direction
+    first = [alike.index(one) for one in alike]  # SD and MD of one direction are one edit
     for which, one in enumerate(wanted):
         if first[which] != which:
             advance(len(one.prompts))
@@ -98,10 +96,8 @@ def dealt_replies(
         which = piece[0].which
         growing[which].keep([one.place for one in piece], replies)
         finish(which)
-    together = [
-        [(one.system, one.prompts[0], said[i])] for i, one in zip(first, wanted, strict=True)
-    ]
-    return flat(run.fleet.prepared(part_work, None).each(together))
+    ready = [(one.system, one.prompts[0], said[i]) for i, one in zip(first, wanted, strict=True)]
+    return flat(run.fleet.prepared(part_work, None).each(deal(ready, 1)))
 
 
 def key_work(run: Run, how: _How) -> Work[int, _Keyed]:

@@ -13,21 +13,15 @@ from pydantic import model_validator
 from somatlas.directions.direction_set import DirectionSet
 from somatlas.directions.som import SOM
 from somatlas.files import read_json
-from somatlas.records import Form, checked
+from somatlas.records import Form, Interval, checked
 
 ERRORS = "map.json"
 
 
-class _Range(Form):
-    mean: float
-    low: float
-    high: float
-
-
 class _Chance(Form):
     permutations: int
-    topographic: _Range
-    rank_correlation: _Range | None = None
+    topographic: Interval
+    rank_correlation: Interval | None = None
 
 
 class _Errors(Form):
