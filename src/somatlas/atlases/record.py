@@ -7,7 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from somatlas.evaluation.evaluation import RateForm
-from somatlas.records import Form, Record, like
+from somatlas.records import Form, Interval, Record, like
+
+_Place = tuple[float, float]
+_Point = tuple[float, float, float]
 
 
 class _Step(Form):
@@ -23,14 +26,82 @@ class _Step(Form):
     harmless_compactness: float | None
     ratio: float | None
     distance: float | None
+    stress: float
+    harmful: list[_Point]
+    harmless: list[_Point]
+
+
+_Steps = Annotated[list[_Step], Field(min_length=1)]
+
+
+class _Means(Form):
+    harmful: _Place
+    harmless: _Place
+
+
+class _Plane(Form):
+    harmful: list[_Place]
+    harmless: list[_Place]
+    centroids: _Means
+    ends: list[_Place]
+    single: _Place
+    variance: _Place
+    to_scale: bool
+
+
+class _Space(Form):
+    harmful: list[_Point]
+    harmless: list[_Point]
+    neurons: list[_Point]
+    edges: list[tuple[int, int]]
+    variance: _Point
+
+    @model_validator(mode="after")
+    def _between_neurons(self) -> Self:
+        if any(not 0 <= end < len(self.neurons) for edge in self.edges for end in edge):
+            raise ValueError(f"edges must join two of {len(self.neurons)} neurons")
+        return self
+
+
+class _Agreement(Form):
+    largest_angle: Interval
+    matched_cosine: Interval
+    rank_cosine: Interval | None
+    rand: Interval | None
+
+
+class _Repeats(Form):
+    samples: _Agreement
+    seeds: _Agreement
+
+
+class _Stability(_Repeats):
+    k: int
+    nearest: bool = False
+    without_sd: _Repeats | None = None
+
+
+class _Borderline(Form):
+    prompt: str
+    neuron: int
+    place: float
+    refused: bool
+
+
+class _Category(Form):
+    count: int
+    lift: float
 
 
 class _Neuron(Form):
     neuron: int
     hits: int
-    categories: dict[str, Any]
+    categories: dict[str, _Category]
     typical: list[str]
     rank: int | None
+    refusal_score: float | None
+    borderline: int
+    borderline_refused: int
 
 
 class _Refusals(Form):
@@ -123,22 +194,24 @@ class Atlas(Record):
     layer: int
     cosines: list[list[float]]
     cosines_with_single: list[float]
-    plane: dict[str, Any]
-    steps: Annotated[list[dict[str, Any]], like(list[_Step])]
+    plane: Annotated[dict[str, Any], like(_Plane)]
+    steps: Annotated[list[dict[str, Any]], like(_Steps)]
     relations: dict[str, float | None]
-    stability: dict[str, Any] | None
+    stability: Annotated[dict[str, Any] | None, like(dict[str, _Stability] | None)]
     missing: dict[str, str] = Field(default_factory=dict)
     contrast: Annotated[dict[str, Any], like(_Contrast)]
     knobs: Annotated[dict[str, Any] | None, like(_Knobs | None)]
     neurons: Annotated[list[dict[str, Any]] | None, like(list[_Neuron] | None)] = None
     information: Annotated[dict[str, Any] | None, like(_Information | None)] = None
-    borderline: list[dict[str, Any]] | None = None
+    borderline: Annotated[list[dict[str, Any]] | None, like(list[_Borderline] | None)] = None
     over_refusal: Annotated[dict[str, Any] | None, like(_OverRefusal | None)] = None
-    space: dict[str, Any] | None = None
+    space: Annotated[dict[str, Any] | None, like(_Space | None)] = None
 
     @model_validator(mode="after")
     def _of_as_many_directions(self) -> Self:
         r = len(self.cosines)
         if any(len(row) != r for row in self.cosines) or len(self.cosines_with_single) != r:
             raise ValueError(f"cosines of {r} directions must be {r} by {r}, and with SD {r}")
+        if len(self.plane["ends"]) != r:
+            raise ValueError(f"plane.ends must be those of {r} directions")
         return self

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from somatlas.records import Record
+from somatlas.attacks.attack import Threat
+from somatlas.audits.audit_forms import (
+    BestForm,
+    BoundedForm,
+    ChanceForm,
+    CostForm,
+    DifferenceForm,
+    FindingForm,
+    PlanForm,
+    Rank,
+    RankForm,
+    ReasoningForm,
+    RecognitionForm,
+    TrialForm,
+    UnattackedForm,
+    VerdictForm,
+    WorstForm,
+)
+from somatlas.records import Record, like
 
 
 class _Part(BaseModel):
@@ -30,18 +48,26 @@ class FamilyResult(_Part):
 
     attack: str
     title: str
-    threat: str
+    threat: Threat
     is_floor: bool
     headline: bool
     opens: bool
     trials: int
     left_out: str = ""
-    cost: dict[str, Any] | None = None
+    cost: Annotated[dict[str, Any] | None, like(CostForm | None)] = None
     cost_x1: dict[str, Any] | None = None
     best: list[dict[str, Any]] = Field(default_factory=list)
     trials_to_break: float | None = None
     steps_to_break: int | None = None
-    chance_to_break: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    chance_to_break: Annotated[dict[str, dict[str, Any]], like(dict[Rank, ChanceForm])] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _chosen_within_each_cap(self) -> Self:
+        if self.cost is not None:
+            _check_best(self.best, self.cost)
+        return self
 
 
 class ModelResult(_Part):
@@ -63,17 +89,34 @@ class ModelResult(_Part):
     dtype: str
     notes: list[str]
     refusal_tokens: list[str]
-    unattacked: dict[str, dict[str, Any] | None]
-    cost: dict[str, Any]
-    cost_x1: dict[str, Any] | None
-    best: list[dict[str, Any]]
+    unattacked: Annotated[dict[str, dict[str, Any] | None], like(UnattackedForm)]
+    cost: Annotated[dict[str, Any], like(CostForm)]
+    cost_x1: Annotated[dict[str, Any] | None, like(CostForm | None)]
+    best: Annotated[list[dict[str, Any]], like(list[BestForm])]
     families: list[FamilyResult]
-    worst: dict[str, Any] | None
-    rank_to_break: dict[str, Any] | None
+    worst: Annotated[dict[str, Any] | None, like(WorstForm | None)]
+    rank_to_break: Annotated[dict[str, Any] | None, like(RankForm | None)]
     harmless_at_ac50: float | None
-    recognition: dict[str, Any]
-    reasoning: dict[str, Any] = Field(default_factory=dict)
-    trials: list[dict[str, Any]]
+    recognition: Annotated[dict[str, Any], like(RecognitionForm)]
+    reasoning: Annotated[dict[str, Any], like(ReasoningForm)] = Field(default_factory=dict)
+    trials: Annotated[list[dict[str, Any]], like(list[TrialForm])]
+
+    @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks."""
+        return [one.attack for one in self.families]
+
+    @model_validator(mode="after")
+    def _of_one_plan(self) -> Self:
+        _check_best(self.best, self.cost)
+        for cost in (self.cost_x1, *(one.cost for one in self.families)):
+            if cost is not None and cost["budgets"] != self.cost["budgets"]:
+                raise ValueError("costs must have the same budgets")
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError("families must have each attack once")
+        if self.worst is not None and self.worst["attack"] not in self.attacks:
+            raise ValueError(f"worst: {self.worst['attack']!r} is none of the attacks")
+        return self
 
 
 class AuditRecord(Record):
@@ -87,17 +130,37 @@ class AuditRecord(Record):
 
     file: ClassVar[str] = "audit.json"
 
-    plan: dict[str, Any]
+    plan: Annotated[dict[str, Any], like(PlanForm)]
     plan_sha256: str
     judges: dict[str, dict[str, Any]]
     models: dict[str, ModelResult]
-    ratio: dict[str, Any] | None = None
-    area: dict[str, Any] | None = None
-    more_refusals: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    ratio: Annotated[dict[str, Any] | None, like(BoundedForm | None)] = None
+    area: Annotated[dict[str, Any] | None, like(DifferenceForm | None)] = None
+    more_refusals: Annotated[
+        dict[str, dict[str, Any] | None], like(dict[str, DifferenceForm | None])
+    ] = Field(default_factory=dict)
     between: float | None = None
-    findings: list[dict[str, Any]] = Field(default_factory=list)
-    verdict: dict[str, Any] | None = None
+    findings: Annotated[list[dict[str, Any]], like(list[FindingForm])] = Field(default_factory=list)
+    verdict: Annotated[dict[str, Any] | None, like(VerdictForm | None)] = None
     somatlas: str = ""
+
+    @model_validator(mode="after")
+    def _of_one_plan(self) -> Self:
+        if "model" not in self.models or not set(self.models) <= {"model", "against"}:
+            raise ValueError("models must be 'model', and 'against' where there is another")
+        first = self.models["model"]
+        for one in self.models.values():
+            if one.attacks != first.attacks or one.cost["budgets"] != first.cost["budgets"]:
+                raise ValueError("models must have the same attacks and budgets")
+        for row in self.findings:
+            if row["model"] not in self.models:
+                raise ValueError(f"findings: {row['model']!r} is none of the models")
+        return self
+
+
+def _check_best(best: Sequence[Any], cost: Mapping[str, Any]) -> None:
+    if len(best) != len(cost["budgets"]):
+        raise ValueError("best must have a row a budget")
 
 
 def plain(value: Any) -> Any:

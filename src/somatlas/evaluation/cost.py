@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
+from pydantic import model_validator
 
 from somatlas.errors import InputError
 from somatlas.judges.repetition import repetition
@@ -24,11 +25,26 @@ from somatlas.records import Form, Interval, Record, like
 _WINDOW = 256  # tokens of a perplexity window
 
 
+class _Condition(Interval):
+    """All but the first have their difference from it."""
+
+    difference: float | None = None
+    d_low: float | None = None
+    d_high: float | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        asked = {"difference", "d_low", "d_high"}
+        if asked & self.model_fields_set and None in (self.difference, self.d_low, self.d_high):
+            raise ValueError("difference, d_low and d_high must be numbers, or not be there")
+        return self
+
+
 class _Summary(Form):
     name: str
     unit: str
     n: int
-    conditions: dict[str, Interval]
+    conditions: dict[str, _Condition]
 
 
 class Cost(Record):

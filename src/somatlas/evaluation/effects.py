@@ -48,6 +48,8 @@ class Effects(Record):
 
     @model_validator(mode="after")
     def _of_every_condition(self) -> Self:
+        if "base" not in self.conditions:
+            raise ValueError("conditions must have base, the model as it is")
         for name in ("kl", "kl_by_reply", "kl_32", "kl_32_by_reply", "leak"):
             if missing := set(self.conditions) - set(getattr(self, name)):
                 raise ValueError(f"{name} has nothing of condition {min(missing)!r}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from somatlas.evaluation.evidence import evidence
 from somatlas.evaluation.rates import answers_that_count, condition_rates
@@ -69,6 +69,47 @@ class _Resolvable(Form):
     n: int
     difference: float | None
 
+    @model_validator(mode="after")
+    def _of_prompts(self) -> Self:
+        if self.n and self.difference is None:
+            raise ValueError("difference must be a number, as there are prompts")
+        return self
+
+
+class _Agreement(Form):
+    first: str
+    second: str
+    n: int
+    kappa: float | None
+    interval: tuple[float, float] | None
+
+
+class _Limit(Form):
+    limit: float
+    kept: bool
+
+
+class _Search(Form):
+    trials: int
+    val_asr: float
+    max_kl: _Limit | None
+    selection_asr: float | None = None
+    selection_n: int | None = None
+    selection_optimism: float | None = None
+
+    @model_validator(mode="after")
+    def _whole_selection(self) -> Self:
+        selection = (self.selection_asr, self.selection_n, self.selection_optimism)
+        if "selection_asr" in self.model_fields_set and None in selection:
+            raise ValueError("selection_asr, selection_n and selection_optimism must be numbers")
+        return self
+
+
+class _Published(Form):
+    ranks: list[int]
+    asr: float
+    otherwise: list[str] = Field(default_factory=list)
+
 
 class Evaluation(Record):
     """evaluation.json.
@@ -91,22 +132,24 @@ class Evaluation(Record):
     leak: dict[str, float]
     kl_replies: int
     kl_tokens: int
-    search: dict[str, Any] | None
-    judge: dict[str, Any]
+    search: Annotated[dict[str, Any] | None, like(_Search | None)]
+    judge: Annotated[dict[str, Any], Field(min_length=1)]
     paired: Annotated[list[dict[str, Any]], like(list[_Paired])]
     resolvable: Annotated[dict[str, Any], like(_Resolvable)]
     missing: dict[str, int]
-    agreement: list[dict[str, Any]]
+    agreement: Annotated[list[dict[str, Any]], like(list[_Agreement])]
     by_judge: Annotated[dict[str, Any], like(dict[str, dict[str, RatesForm]])]
     late: Annotated[dict[str, Any], like(dict[str, dict[str, RateForm]])]
-    systems: dict[str, Any]
+    systems: Annotated[dict[str, Any], like(dict[str, dict[str, RatesForm]])]
     reasoning_refused: Annotated[dict[str, Any], like(dict[str, RateForm | None])]
-    published: dict[str, Any] | None
+    published: Annotated[dict[str, Any] | None, like(_Published | None)]
     conditions: dict[str, str]
     test: Annotated[dict[str, dict[str, Any]], like(dict[str, _Tested])]
 
     @model_validator(mode="after")
     def _of_every_condition(self) -> Self:
+        if "base" not in self.conditions:
+            raise ValueError("conditions must have base, the model as it is")
         if missing := set(self.conditions) - set(self.test):
             raise ValueError(f"test has nothing of condition {min(missing)!r}")
         return self

@@ -12,7 +12,7 @@ from transformers import Cache
 from somatlas.fleet import deal
 from somatlas.models.batches import Batch, cache_argument, selected
 from somatlas.models.language_model import LanguageModel
-from somatlas.numerics.probabilities import LOWEST, log_probabilities
+from somatlas.numerics.probabilities import log_probabilities, surprise
 
 _KEPT_BYTES = 2**28  # of prompts' keys and values at most
 
@@ -103,8 +103,7 @@ class Surprise:
         for batch in self.lm.batches(prompts, self.batch_size, suffixes=suffixes):
             longest = max(len(replies[row]) for row in batch.rows)
             logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
-            targets = batch.input_ids[:, -longest:, None]
-            losses = _losses(logits, targets)
+            losses = _losses(logits, batch.input_ids[:, -longest:])
             for row, loss in zip(batch.rows, losses, strict=True):
                 result[row] = loss[-len(replies[row]) :].tolist()
         return result
@@ -131,12 +130,11 @@ class Surprise:
                 cache_argument(lm.model),
             )
             inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
-            rest = _losses(lm.model(**inputs).logits, ids[:, 1:, None])
+            rest = _losses(lm.model(**inputs).logits, ids[:, 1:])
             losses = torch.cat([losses, rest], dim=1)
         return [loss[: len(reply)].tolist() for loss, reply in zip(losses, replies, strict=True)]
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p of the targets (..., 1), finite also for a token that the model masks."""
-    logits = logits.float()
-    return (logits.logsumexp(dim=-1) - logits.gather(-1, targets)[..., 0]).clamp(max=-LOWEST)
+    """-log p of targets (rows, tokens) in logits (rows, tokens, vocabulary)."""
+    return surprise(logits.flatten(0, 1), targets.flatten()).reshape(targets.shape)

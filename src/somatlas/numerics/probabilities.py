@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 LOWEST = -1e4  # log p of what cannot be: exp gives 0
+_BLOCK = 8  # rows of a large vocabulary that a CPU's caches hold: whole, each step goes to memory
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -15,4 +19,24 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 def divergence(base: Tensor, other: Tensor) -> Tensor:
     """(n,) KL(base || other) in nats; both (n, vocabulary) log p."""
-    return (base.exp() * (base - other)).sum(dim=1)
+    return _by_block(lambda p, q: (p.exp() * (p - q)).sum(dim=1), base, other)
+
+
+def surprise(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(n,) float32 -log p of a token (n,) in each row of logits (n, vocabulary), finite also for
+    one that the model masks."""
+
+    def losses(own: Tensor, targets: Tensor) -> Tensor:
+        own = own.float()
+        found = own.logsumexp(dim=1) - own.gather(1, targets[:, None])[:, 0]
+        return found.clamp(max=-LOWEST)
+
+    return _by_block(losses, logits, tokens)
+
+
+def _by_block(of: Callable[[Tensor, Tensor], Tensor], one: Tensor, other: Tensor) -> Tensor:
+    """(n,) of two with n rows each."""
+    if one.device.type != "cpu" or len(one) <= _BLOCK:
+        return of(one, other)
+    blocks = zip(torch.split(one, _BLOCK), torch.split(other, _BLOCK), strict=True)
+    return torch.cat([of(*block) for block in blocks])
