@@ -18,6 +18,7 @@ from somatlas import InputError, Projection
 from somatlas.ablation import (
     LayerProjections,
     Mode,
+    RowProjections,
     ablated,
     edited_places,
     edited_weights,
@@ -334,3 +335,15 @@ def test_arrays_are_mapped_as_tensors_are() -> None:
     mapped = P.apply(rows)
     assert isinstance(mapped, np.ndarray)
     np.testing.assert_allclose(mapped, rows @ P.matrix().numpy().T)
+
+
+def test_one_row_for_all_becomes_one_for_each() -> None:
+    """As what a table of positions puts out, of which each row's ablation takes something else."""
+    edits = [Projection(torch.eye(6)[:1]), Projection(torch.eye(6)[2:4])]
+    rows = RowProjections(edits)
+    rows.assign([1, 0, 1])
+    y = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
+    found = rows.at(None)
+    assert found is not None
+    expected = torch.cat([edits[i].apply(y) for i in (1, 0, 1)])
+    torch.testing.assert_close(found.apply(y), expected)

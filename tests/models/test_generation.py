@@ -71,6 +71,40 @@ def test_every_architecture_generates_what_transformers_does(
     assert replies == [reference(lm, prompt, 6) for prompt in PROMPTS]
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_takes_ablations_side_by_side(name: str) -> None:
+    """First-token log p is that of one ablation at a time, behind heads of an odd and of an even
+    length, which all rows share."""
+    lm = language_model(name)
+    generator = torch.Generator().manual_seed(0)
+    edits = [Projection(torch.randn(k, lm.d_model, generator=generator)) for k in (1, 2)]
+    rows = RowProjections(edits)
+    for start in ("Name", "Name a"):
+        prompts = [f"{start} river", f"{start} lake and a sea"]
+        found = torch.zeros(4, lm.limits.vocabulary)
+        with lm.ablate(rows):
+            for places, log_p in lm.next_token_log_probabilities(prompts, 8, rows):
+                found[places] = log_p
+        alone = []
+        for edit in edits:
+            with lm.ablate(edit):
+                alone.append(first_token_log_probabilities(lm, prompts, 1))
+        torch.testing.assert_close(found, torch.cat(alone), rtol=1e-3, atol=1e-3)
+
+
+def test_padding_behind_a_shared_head_pushes_no_token_out_of_a_local_attention() -> None:
+    """GPT-Neo's, which its cache knows nothing of: 256 columns."""
+    lm = language_model("GPT-Neo")
+    prompts = [f"{'x' * 300}", "Name a river"]
+    assert first_reply_tokens(lm, prompts, 6, 2) == [
+        first_reply_tokens(lm, [prompt], 6, 1)[0] for prompt in prompts
+    ]
+    log_p = first_token_log_probabilities(lm, prompts, 2)
+    for row, prompt in enumerate(prompts):
+        logits = lm.model(torch.tensor([lm.token_ids(prompt)])).logits[0, -1]
+        torch.testing.assert_close(log_p[row], logits.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
 def test_most_architectures_share_the_head_of_their_prompts() -> None:
     """Those that do not have recurrent mixers, whose state is no cache of keys, sparse attention,
     whose cache holds more than keys, or, MPT, biases by a token's place in the row."""

@@ -64,7 +64,12 @@ class _Placed:
             follower.assign(which)
 
     def apply(self, Y: Tensor) -> Tensor:
-        """Each row of Y (R, ..., d), or of what was flattened from it, mapped by its projection."""
+        """Each row of Y (R, ..., d), or of what was flattened from it, mapped by its projection.
+
+        One row for all, as a table of positions puts out, becomes one for each.
+        """
+        if Y.ndim > 2 and len(Y) == 1:
+            Y = Y.expand(len(self.which), *Y.shape[1:])
         A, B = self._factors(Y.device, torch.promote_types(Y.dtype, torch.float32))
         y = Y.reshape(len(self.which), -1, self.d_model).to(A.dtype)
         return torch.baddbmm(y, y @ B, A, alpha=-1).to(Y.dtype).reshape(Y.shape)

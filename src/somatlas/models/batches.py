@@ -271,8 +271,11 @@ def selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
 def _attention_window(model: PreTrainedModel) -> float:
     """How many tokens the narrowest attention sees: padding inside a row must not push any out."""
     layers = DynamicCache(config=model.config).layers
-    sliding = [x.sliding_window for x in layers if isinstance(x, DynamicSlidingWindowLayer)]
-    return min(sliding, default=float("inf"))
+    widths = [x.sliding_window for x in layers if isinstance(x, DynamicSlidingWindowLayer)]
+    config = model.config.get_text_config()
+    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo, whose cache knows nothing
+        widths.append(config.window_size)
+    return min(widths, default=float("inf"))
 
 
 def _padded(ids: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -58,9 +58,9 @@ def generate(
     g * len(prompts) + i is that to prompt i under ablation g, which must be in force. watch : rows
     that it names end where they are; where the model's cache is not one that rows can be taken out
     of, it is not asked. samples : see `Sampling.uniforms`. `advance` is told the number of replies
-    done. done : replies by row that are there already, and are not made again; not with ablations.
-    keep : told each batch's replies. openings : token ids that the reply to each prompt is made to
-    begin with; they are part of it, beside max_new_tokens.
+    done. done : replies by row that are there already, and are not made again; not with ablations
+    or a watch. keep : told each batch's replies. openings : token ids that the reply to each prompt
+    is made to begin with; they are part of it, beside max_new_tokens.
     """
     known = done or {}
     empty = Reply("", ended=False)
