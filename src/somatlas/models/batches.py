@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -38,18 +38,29 @@ class Batch:
     """Rows of one forward pass.
 
     rows : which rows they are, as the caller counts. input_ids : (R, T), padded on the left, the
-    head left out. attention_mask : (R, head + T). cache : keys and values of the head, for R rows;
-    None where the model keeps none that can be shared. cache_argument : what the model calls it.
-    halves : the batch anew in parts of half its size, where memory did not suffice for it; the
-    batches dealt after it are no larger.
+    head left out. attention_mask : (R, head + T). heads : keys and values of the head, a row a
+    lane; None where the model keeps none that can be shared. lanes : of each row. cache_argument :
+    what the model calls its cache. halves : the batch anew in parts of half its size, where memory
+    did not suffice for it; the batches dealt after it are no larger.
     """
 
     rows: list[int]
     input_ids: Tensor
     attention_mask: Tensor
-    cache: Cache | None
+    heads: Cache | None
+    lanes: Sequence[int]
     cache_argument: str
     halves: Callable[[], Iterator[Batch]] | None = None
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """Keys and values of the head for R rows, to which a forward pass adds the rest."""
+        return None if self.heads is None else selected(self.heads, self.lanes)
+
+    @property
+    def head(self) -> int:
+        """How many columns the head has."""
+        return self.attention_mask.shape[1] - self.input_ids.shape[1]
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def deal(
         input_ids, mask = _padded(tails, pad, model.device)
         mask = torch.cat([mask.new_ones(len(rows), len(head)), mask], dim=1)
         name = cache_argument(model)
-        return Batch(rows, input_ids, mask, selected(cache, which), name, partial(halves, rows))
+        return Batch(rows, input_ids, mask, cache, which, name, partial(halves, rows))
 
     def in_parts(rows: list[int]) -> Iterator[Batch]:
         start = 0
@@ -258,10 +269,8 @@ def _rows_held(model: PreTrainedModel, cache: Cache | None, tokens: int, rows: i
     return math.ceil(rows / math.ceil(rows / room))
 
 
-def selected(cache: Cache | None, which: Sequence[int]) -> Cache | None:
+def selected(cache: Cache, which: Sequence[int]) -> Cache:
     """A copy of the cache with a row for each item of which."""
-    if cache is None:
-        return None
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
     chosen.batch_select_indices(torch.tensor(which))

@@ -7,7 +7,6 @@ to come.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,96 +16,99 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from somatlas.ablation import RowProjections
-from somatlas.models.batches import Batch, of_one_length, selected
+from somatlas.models.batches import Batch, of_one_length
 from somatlas.models.language_model import LanguageModel
 
 
 def prefilled(
-    lm: LanguageModel, batch: Batch, cache: Cache, ablations: RowProjections | None, room: int
+    lm: LanguageModel, batch: Batch, ablations: RowProjections | None, room: int
 ) -> tuple[Tensor, Cache]:
     """(R, vocabulary) logits of each row's first new token, and the keys and values of the batch,
     with room for so many tokens behind them.
 
-    cache : the batch's, which holds its head. ablations : assigned to the batch's rows, now and
-    afterwards.
+    ablations : assigned to the batch's rows, now and afterwards.
     """
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):  # sliding windows hold less
-        logits = lm.logits(batch.inputs, 1)[:, -1]
-        return logits, _in_one(cache, [(slice(None), cache)], 0, len(batch.rows), room)
-    head = batch.attention_mask.shape[1] - batch.input_ids.shape[1]
-    lengths = batch.attention_mask[:, head:].sum(dim=1).tolist()
-    which = () if ablations is None else ablations.which
-    first, parts = [], []
-    for rows in of_one_length(lengths):
+    assert batch.heads is not None  # who decodes on a cache has one
+    lengths = batch.attention_mask[:, batch.head :].sum(dim=1).tolist()
+    parts = of_one_length(lengths)
+    if any(type(layer) is not DynamicLayer for layer in batch.heads.layers):
+        parts = iter([slice(0, len(lengths))])  # sliding windows hold less
+    first: list[Tensor] = []
+    whole: _Whole | None = None
+    for rows in parts:
         if ablations is not None:
-            ablations.assign(which[rows])
-        own = selected(cache, range(rows.start, rows.stop))
-        first.append(lm.logits(_part_of(batch, own, rows, lengths[rows.start]).inputs, 1)[:, -1])
-        parts.append((rows, own))
+            ablations.assign(batch.lanes[rows])
+        part = _part_of(batch, rows, lengths[rows.start])
+        first.append(lm.logits(part.inputs, 1)[:, -1])
+        assert part.cache is not None
+        if whole is None:
+            whole = _Whole(part.cache, batch, room)
+        whole.put(rows, part.cache, lengths[rows.start])
     if ablations is not None:
-        ablations.assign(which)
-    return torch.cat(first), _in_one(cache, parts, head, len(batch.rows), room)
+        ablations.assign(batch.lanes)
+    assert whole is not None  # a batch has rows
+    return torch.cat(first), whole.cache
 
 
-def _part_of(batch: Batch, cache: Cache, rows: slice, width: int) -> Batch:
+def _part_of(batch: Batch, rows: slice, width: int) -> Batch:
     """Some of a batch's rows, as wide as the longest of them."""
-    head = batch.attention_mask.shape[1] - batch.input_ids.shape[1]
     mask = batch.attention_mask[rows]
     return replace(
         batch,
         rows=batch.rows[rows],
         input_ids=batch.input_ids[rows, -width:],
-        attention_mask=torch.cat([mask[:, :head], mask[:, -width:]], dim=1),
-        cache=cache,
+        attention_mask=torch.cat([mask[:, : batch.head], mask[:, -width:]], dim=1),
+        lanes=batch.lanes[rows],
     )
 
 
-def _in_one(
-    whole: Cache, parts: Sequence[tuple[slice, Cache]], head: int, rows: int, room: int
-) -> Cache:
-    """The keys and values of all parts, with room; layers that keep none, or a sliding window, stay
-    as they are. whole : the cache that the parts were taken of. Parts are emptied."""
-    one = copy.copy(whole)
-    one.layers = list(whole.layers)
-    for place, layer in enumerate(whole.layers):
-        own = [(part, cache.layers[place]) for part, cache in parts]
-        if type(layer) is DynamicLayer and own[0][1].get_seq_length():
-            one.layers[place] = _RoomyLayer(own, head, rows, room)
-            for _, part in own:
-                part.keys = part.values = None
-    return one
+class _Whole:
+    """The keys and values of a batch, whose parts are put in as they are made; layers that keep
+    none, or a sliding window, are those of the last part."""
+
+    def __init__(self, like: Cache, batch: Batch, room: int) -> None:
+        self.cache, self.head = copy.copy(like), batch.head
+        rows, columns = batch.attention_mask.shape
+        self.cache.layers = [
+            _RoomyLayer(layer, rows, columns, room)
+            if type(layer) is DynamicLayer and layer.get_seq_length()
+            else layer
+            for layer in like.layers
+        ]
+
+    def put(self, rows: slice, part: Cache, width: int) -> None:
+        """Some rows, of so many columns behind the head. The part is emptied."""
+        for place, own in enumerate(part.layers):
+            layer = self.cache.layers[place]
+            if isinstance(layer, _RoomyLayer):
+                layer.put(rows, own, self.head, width)
+                own.keys = own.values = None
+            else:
+                self.cache.layers[place] = own
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """A layer's keys and values with room behind them: a step writes where it belongs, where the
     library's own layer copies all that is there.
 
-    parts : of its rows, each with `head` columns and then its own, which end where the longest's
-    do.
+    like : a layer with keys and values of some of the rows. columns : of all rows.
     """
 
-    def __init__(
-        self, parts: Sequence[tuple[slice, DynamicLayer]], head: int, rows: int, room: int
-    ) -> None:
+    def __init__(self, like: DynamicLayer, rows: int, columns: int, room: int) -> None:
         super().__init__()
-        some = parts[0][1]
-        self.dtype, self.device, self.is_initialized = some.keys.dtype, some.keys.device, True
-        self.length = max(layer.get_seq_length() for _, layer in parts)
-        keys = [(place, layer.keys) for place, layer in parts]
-        values = [(place, layer.values) for place, layer in parts]
-        self._buffers = [self._filled(own, head, rows, room) for own in (keys, values)]
+        self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
+        self.length = columns
+        self._buffers = [
+            own.new_zeros(rows, own.shape[1], columns + room, own.shape[3])
+            for own in (like.keys, like.values)
+        ]
         self._show()
 
-    def _filled(
-        self, parts: Sequence[tuple[slice, Tensor]], head: int, rows: int, room: int
-    ) -> Tensor:
-        _, heads, _, size = parts[0][1].shape
-        buffer = parts[0][1].new_zeros(rows, heads, self.length + room, size)
-        for place, states in parts:
-            start = self.length - states.shape[2] + head
-            buffer[place, :, :head] = states[:, :, :head]
-            buffer[place, :, start : self.length] = states[:, :, head:]
-        return buffer
+    def put(self, rows: slice, layer: DynamicLayer, head: int, width: int) -> None:
+        """Rows of another layer: its first `head` columns, and its last, which end where all do."""
+        for buffer, own in zip(self._buffers, (layer.keys, layer.values), strict=True):
+            buffer[rows, :, :head] = own[:, :, :head]
+            buffer[rows, :, self.length - width : self.length] = own[:, :, head:]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         end = self.length + key_states.shape[-2]
@@ -117,7 +119,8 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not ty
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._buffers = [buffer[indices] for buffer in self._buffers]
+        # In place: new ones, a little smaller every time, would leave holes that nothing fits into.
+        self._buffers = [buffer[: len(indices)].copy_(buffer[indices]) for buffer in self._buffers]
         self._show()
 
     def _show(self) -> None:

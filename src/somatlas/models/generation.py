@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from somatlas.ablation import RowProjections
 from somatlas.models.batches import Batch, within_memory
 from somatlas.models.first_step import prefilled
 from somatlas.models.language_model import LanguageModel
+from somatlas.models.memory import give_back
 from somatlas.models.reply import Reply
 from somatlas.models.sampling import Sampling
 from somatlas.progress import Advance, ignore
@@ -140,13 +141,14 @@ def _decoded(
 
     def decode(batch: Batch) -> list[_Said]:
         choose = _Choice(sampling, None if uniforms is None else uniforms[places(batch)])
-        if batch.cache is None:
+        if batch.heads is None:
             return _by_transformers(lm, batch, max_new_tokens, choose)
-        decoding = _Decoding(lm, batch, batch.cache, ablations, choose)
+        decoding = _Decoding(lm, batch, ablations, choose)
         return decoding.run(max_new_tokens, watch)
 
     for batch in batches:
         yield places(batch), within_memory(batch, decode)
+        give_back()
 
 
 class _Choice:
@@ -207,11 +209,10 @@ class _Decoding:
         self,
         lm: LanguageModel,
         batch: Batch,
-        cache: Cache,
         ablations: RowProjections | None,
         choose: _Choice,
     ) -> None:
-        self.lm, self.batch, self.cache, self.ablations = lm, batch, cache, ablations
+        self.lm, self.batch, self.ablations = lm, batch, ablations
         self.choose = choose
         self.replies: list[list[int]] = [[] for _ in batch.rows]
         self.live = list(range(len(batch.rows)))  # places in the batch of the rows still in it
@@ -221,10 +222,8 @@ class _Decoding:
 
     def run(self, max_new_tokens: int, watch: Watch | None) -> list[_Said]:
         """The replies."""
-        inputs = self.batch.inputs
-        logits, self.cache = prefilled(
-            self.lm, self.batch, self.cache, self.ablations, max_new_tokens
-        )
+        logits, self.cache = prefilled(self.lm, self.batch, self.ablations, max_new_tokens)
+        self.mask = self.batch.attention_mask
         for step in range(1, max_new_tokens + 1):
             tokens = self.choose(logits, self.live, step - 1)
             for place, token in zip(self.live, tokens.tolist(), strict=True):
@@ -237,8 +236,7 @@ class _Decoding:
                 self._ask(watch)
             if len(self.ended) == len(self.live) or step == max_new_tokens:
                 break
-            inputs = self._following(inputs, tokens)
-            logits = self.lm.logits(inputs, 1)[:, -1]
+            logits = self.lm.logits(self._following(tokens), 1)[:, -1]
         return [_Said(ids, place in self.stopped) for place, ids in enumerate(self.replies)]
 
     def _ask(self, watch: Watch) -> None:
@@ -248,22 +246,22 @@ class _Decoding:
         ended = watch(dict(zip(place_of, texts, strict=True)))
         self.ended.update(place_of[row] for row in ended)
 
-    def _following(self, inputs: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    def _following(self, tokens: Tensor) -> dict[str, Any]:
         """The inputs of the next step, without the rows that have ended once they are many."""
-        mask, positions = inputs["attention_mask"], inputs["position_ids"][:, -1:] + 1
         if len(self.ended) >= _COMPACT_SHARE * len(self.live):
             keep = [i for i, place in enumerate(self.live) if place not in self.ended]
             self.live = [self.live[i] for i in keep]
             self.ended.clear()
             rows = torch.tensor(keep)  # on the CPU: the layers' caches may lie on several devices
-            mask, positions, tokens = mask[rows], positions[rows], tokens[rows]
+            self.mask, tokens = self.mask[rows], tokens[rows]
             self.cache.batch_select_indices(rows)
             if self.ablations is not None:
                 self.ablations.assign([self.ablations.which[i] for i in keep])
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
         return {
-            **inputs,
-            self.batch.cache_argument: self.cache,
             "input_ids": tokens[:, None],
-            "attention_mask": torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1),
-            "position_ids": positions,
+            "attention_mask": self.mask,
+            "position_ids": self.mask.sum(dim=1, keepdim=True) - 1,
+            self.batch.cache_argument: self.cache,
+            "use_cache": True,
         }

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from somatlas.fleet import deal
-from somatlas.models.batches import Batch, cache_argument, selected
+from somatlas.models.batches import Batch, cache_argument
 from somatlas.models.language_model import LanguageModel
 from somatlas.numerics.probabilities import log_probabilities, surprise
 
@@ -126,7 +126,8 @@ class Surprise:
                 list(rows),
                 ids[:, :-1],
                 torch.cat([mask, mask.new_ones(len(ids), longest - 1)], dim=1),
-                selected(part.cache, rows),
+                part.cache,
+                rows,
                 cache_argument(lm.model),
             )
             inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
