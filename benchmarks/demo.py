@@ -70,7 +70,7 @@ def _started(checkout: Path) -> str:
 
 def _where(text: str) -> str:
     """What the run itself says of where its time went."""
-    return next((row for row in text.splitlines() if " s in all (" in row), "")
+    return next((row for row in text.splitlines() if " in all (" in row), "")
 
 
 def weights() -> float:
