@@ -347,3 +347,7 @@ def test_one_row_for_all_becomes_one_for_each() -> None:
     assert found is not None
     expected = torch.cat([edits[i].apply(y) for i in (1, 0, 1)])
     torch.testing.assert_close(found.apply(y), expected)
+    flat = y.expand(3, 4, 6).reshape(12, 6)
+    torch.testing.assert_close(found.apply(flat), expected.reshape(12, 6))
+    with pytest.raises(InputError, match="put out 6 rows where 3 were given"):
+        found.apply(torch.ones(6, 4, 6))

@@ -86,7 +86,7 @@ class _Agreement(Form):
 
 class _Limit(Form):
     limit: float
-    kept: bool
+    kept: int
 
 
 class _Search(Form):
