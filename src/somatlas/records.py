@@ -95,6 +95,12 @@ class Form(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
+    def check_together(self, *names: str) -> None:
+        """Raise ValueError where some of these fields are there, and not all with a value."""
+        if self.model_fields_set & {*names} and None in (getattr(self, name) for name in names):
+            *most, last = names
+            raise ValueError(f"{', '.join(most)} and {last} must be numbers, or not be there")
+
 
 class Interval(Form):
     """A mean with its interval."""

@@ -70,13 +70,13 @@ class _Placed:
         One row for all, as a table of positions puts out, becomes one for each. Raises InputError
         for any other number of rows, as where tokens come first.
         """
-        if Y.ndim > 2 and len(Y) == 1:
+        if Y.ndim > 2:
+            if len(Y) not in (1, len(self.which)):
+                raise InputError(
+                    f"something that writes to the residual stream put out {len(Y)} rows where "
+                    f"{len(self.which)} were given: this model cannot take ablations side by side"
+                )
             Y = Y.expand(len(self.which), *Y.shape[1:])
-        if Y.ndim > 2 and len(Y) != len(self.which):
-            raise InputError(
-                f"something that writes to the residual stream put out {len(Y)} rows where "
-                f"{len(self.which)} were given: this model cannot take ablations side by side"
-            )
         A, B = self._factors(Y.device, torch.promote_types(Y.dtype, torch.float32))
         y = Y.reshape(len(self.which), -1, self.d_model).to(A.dtype)
         return torch.baddbmm(y, y @ B, A, alpha=-1).to(Y.dtype).reshape(Y.shape)

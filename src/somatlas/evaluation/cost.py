@@ -18,7 +18,7 @@ from pydantic import model_validator
 from somatlas.errors import InputError
 from somatlas.judges.repetition import repetition
 from somatlas.models.language_model import LanguageModel
-from somatlas.numerics.probabilities import log_probabilities
+from somatlas.numerics.probabilities import surprise
 from somatlas.numerics.statistics import mean_interval, paired_difference
 from somatlas.records import Form, Interval, Record, like
 
@@ -34,9 +34,7 @@ class _Condition(Interval):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        asked = {"difference", "d_low", "d_high"}
-        if asked & self.model_fields_set and None in (self.difference, self.d_low, self.d_high):
-            raise ValueError("difference, d_low and d_high must be numbers, or not be there")
+        self.check_together("difference", "d_low", "d_high")
         return self
 
 
@@ -129,8 +127,8 @@ def window_losses(lm: LanguageModel, text: str) -> list[float]:
     for place in range(0, max(1, len(ids) - _WINDOW + 1), _WINDOW):
         window = [*head, *ids[place : place + _WINDOW]]
         tokens = torch.tensor([window], device=lm.model.device)
-        log_p = log_probabilities(lm.model(input_ids=tokens, use_cache=False).logits[0, :-1])
-        losses.append(-float(log_p.gather(1, tokens[0, 1:, None]).cpu().double().mean()))
+        logits = lm.model(input_ids=tokens, use_cache=False).logits[0, :-1]
+        losses.append(float(surprise(logits, tokens[0, 1:]).cpu().double().mean()))
     return losses
 
 

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from somatlas.ablation import Projection
 from somatlas.completions.completion import Completion
 from somatlas.evaluation.conditions import title
+from somatlas.evaluation.evaluation import check_conditions
 from somatlas.measures.drift import MORE_REPLY_TOKENS, REPLY_TOKENS, Drift
 from somatlas.measures.leak import leak
 from somatlas.models.language_model import LanguageModel
@@ -48,11 +49,8 @@ class Effects(Record):
 
     @model_validator(mode="after")
     def _of_every_condition(self) -> Self:
-        if "base" not in self.conditions:
-            raise ValueError("conditions must have base, the model as it is")
-        for name in ("kl", "kl_by_reply", "kl_32", "kl_32_by_reply", "leak"):
-            if missing := set(self.conditions) - set(getattr(self, name)):
-                raise ValueError(f"{name} has nothing of condition {min(missing)!r}")
+        tables = ("kl", "kl_by_reply", "kl_32", "kl_32_by_reply", "leak")
+        check_conditions(self.conditions, **{name: getattr(self, name) for name in tables})
         return self
 
 

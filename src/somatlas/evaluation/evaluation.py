@@ -99,9 +99,7 @@ class _Search(Form):
 
     @model_validator(mode="after")
     def _whole_selection(self) -> Self:
-        selection = (self.selection_asr, self.selection_n, self.selection_optimism)
-        if "selection_asr" in self.model_fields_set and None in selection:
-            raise ValueError("selection_asr, selection_n and selection_optimism must be numbers")
+        self.check_together("selection_asr", "selection_n", "selection_optimism")
         return self
 
 
@@ -148,11 +146,17 @@ class Evaluation(Record):
 
     @model_validator(mode="after")
     def _of_every_condition(self) -> Self:
-        if "base" not in self.conditions:
-            raise ValueError("conditions must have base, the model as it is")
-        if missing := set(self.conditions) - set(self.test):
-            raise ValueError(f"test has nothing of condition {min(missing)!r}")
+        check_conditions(self.conditions, test=self.test)
         return self
+
+
+def check_conditions(conditions: Mapping[str, str], **tables: Mapping[str, Any]) -> None:
+    """Raise ValueError where conditions lack base, or a table one of them."""
+    if "base" not in conditions:
+        raise ValueError("conditions must have base, the model as it is")
+    for name, table in tables.items():
+        if missing := set(conditions) - set(table):
+            raise ValueError(f"{name} has nothing of condition {min(missing)!r}")
 
 
 def summarised(

@@ -30,9 +30,8 @@ def prefilled(
     """
     assert batch.heads is not None  # who decodes on a cache has one
     lengths = batch.attention_mask[:, batch.head :].sum(dim=1).tolist()
-    parts = of_one_length(lengths)
-    if any(type(layer) is not DynamicLayer for layer in batch.heads.layers):
-        parts = iter([slice(0, len(lengths))])  # sliding windows hold less
+    slides = any(type(layer) is not DynamicLayer for layer in batch.heads.layers)
+    parts = [slice(0, len(lengths))] if slides else of_one_length(lengths)  # a window holds less
     first: list[Tensor] = []
     whole: _Whole | None = None
     for rows in parts:

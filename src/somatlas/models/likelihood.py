@@ -103,7 +103,7 @@ class Surprise:
         for batch in self.lm.batches(prompts, self.batch_size, suffixes=suffixes):
             longest = max(len(replies[row]) for row in batch.rows)
             logits = self.lm.logits(batch.inputs, longest + 1)[:, :-1]
-            losses = _losses(logits, batch.input_ids[:, -longest:])
+            losses = surprise(logits, batch.input_ids[:, -longest:])
             for row, loss in zip(batch.rows, losses, strict=True):
                 result[row] = loss[-len(replies[row]) :].tolist()
         return result
@@ -131,11 +131,6 @@ class Surprise:
                 cache_argument(lm.model),
             )
             inputs = batch.inputs | {"position_ids": mask.sum(dim=1, keepdim=True) + steps}
-            rest = _losses(lm.model(**inputs).logits, ids[:, 1:])
+            rest = surprise(lm.model(**inputs).logits, ids[:, 1:])
             losses = torch.cat([losses, rest], dim=1)
         return [loss[: len(reply)].tolist() for loss, reply in zip(losses, replies, strict=True)]
-
-
-def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """-log p of targets (rows, tokens) in logits (rows, tokens, vocabulary)."""
-    return surprise(logits.flatten(0, 1), targets.flatten()).reshape(targets.shape)

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from somatlas.models.language_model import LanguageModel
-from somatlas.numerics.probabilities import log_probabilities
+from somatlas.numerics.probabilities import surprise
 from somatlas.prompts import bundled_prompts
 
 _PLAIN = (
@@ -61,9 +61,8 @@ def plain_text_loss(lm: LanguageModel) -> PlainTextLoss:
     for prompt, reply in zip(prompts, replies, strict=True):
         head = [*lm.token_ids(prompt), *lm.skip]
         ids = torch.tensor([[*head, *reply]], device=lm.model.device)
-        log_p = log_probabilities(lm.model(input_ids=ids, use_cache=False).logits[0])
-        own = log_p[len(head) - 1 : -1].gather(1, ids[0, len(head) :, None])
-        total -= float(own.cpu().double().sum())
+        logits = lm.model(input_ids=ids, use_cache=False).logits[0, len(head) - 1 : -1]
+        total += float(surprise(logits, ids[0, len(head) :]).cpu().double().sum())
         count += len(reply)
     loss = total / max(1, count)
     return PlainTextLoss(

@@ -23,15 +23,16 @@ def divergence(base: Tensor, other: Tensor) -> Tensor:
 
 
 def surprise(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(n,) float32 -log p of a token (n,) in each row of logits (n, vocabulary), finite also for
-    one that the model masks."""
+    """(...) float32 -log p of tokens (...) in logits (..., vocabulary), on their device; finite
+    also for a token that the model masks."""
 
     def losses(own: Tensor, targets: Tensor) -> Tensor:
         own = own.float()
         found = own.logsumexp(dim=1) - own.gather(1, targets[:, None])[:, 0]
         return found.clamp(max=-LOWEST)
 
-    return _by_block(losses, logits, tokens)
+    every = tokens.flatten().to(logits.device)
+    return _by_block(losses, logits.flatten(0, -2), every).reshape(tokens.shape)
 
 
 def _by_block(of: Callable[[Tensor, Tensor], Tensor], one: Tensor, other: Tensor) -> Tensor:
